@@ -1,0 +1,70 @@
+"""asok_trace: an observability instrument for request contexts.
+
+Floors; imports go down only, and folders on one floor never import each other:
+
+    5  assemble.py  config.py   parse settings; install what the frameworks declare
+    4  gateway/                 in: open and close scopes
+    3  stamp/                   out: stamp lines
+    2  frameworks/              who is calling: facts about the current request
+    1  core/                    the scope, the settings, the names; standard library only
+
+Importing this package imports nothing: a public name loads its module when it is touched.
+"""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asok_trace.assemble import instrument
+    from asok_trace.core.errors import ConfigError
+    from asok_trace.core.hooks import Handle
+    from asok_trace.core.scope import Scope
+    from asok_trace.frameworks.lookup import bind, current
+    from asok_trace.gateway.unit import scope
+    from asok_trace.stamp.stdlib import RequestFilter, stamp_logging
+    from asok_trace.stamp.structlog import inject
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "Handle",
+    "RequestFilter",
+    "Scope",
+    "bind",
+    "current",
+    "inject",
+    "instrument",
+    "scope",
+    "stamp_logging",
+]
+
+_MODULES = {
+    "ConfigError": "core.errors",
+    "Handle": "core.hooks",
+    "RequestFilter": "stamp.stdlib",
+    "Scope": "core.scope",
+    "bind": "frameworks.lookup",
+    "current": "frameworks.lookup",
+    "inject": "stamp.structlog",
+    "instrument": "assemble",
+    "scope": "gateway.unit",
+    "stamp_logging": "stamp.stdlib",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the module of a public name (PEP 562), and the environment's settings before it."""
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    if any(variable.startswith("ASOK_TRACE_") for variable in os.environ):
+        import_module("asok_trace.config").apply_environment()
+    value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,97 @@
+"""Settings from arguments, then the environment, then the defaults; validated."""
+
+import dataclasses
+import os
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from asok_trace.core import names
+from asok_trace.core.errors import ConfigError
+from asok_trace.core.settings import Settings, set_default
+
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
+
+
+def resolve(arguments: Mapping[str, Any]) -> Settings:
+    """Return the settings for ``arguments``, completed from the environment.
+
+    Raises:
+        ConfigError: a name that is no setting, or a value that cannot be used.
+    """
+    known = {field.name for field in dataclasses.fields(Settings)}
+    for name in arguments.keys() - known:
+        raise ConfigError(
+            f"{name}={arguments[name]!r} is not a setting. Use one of {', '.join(sorted(known))}."
+        )
+    values = from_environment()
+    for name, value in arguments.items():
+        values[name] = _READERS[name](value, f"{name}={value!r}")
+    return Settings(**values)
+
+
+def from_environment() -> dict[str, Any]:
+    """Return the settings that ``ASOK_TRACE_...`` variables give."""
+    values: dict[str, Any] = {}
+    for name, read in _READERS.items():
+        variable = names.ENVIRONMENT_PREFIX + name.upper()
+        value = os.environ.get(variable)
+        if value:
+            values[name] = read(value, f'{variable}="{value}"')
+    return values
+
+
+def apply_environment() -> None:
+    """Make the environment's settings the process-wide ones."""
+    set_default(Settings(**from_environment()))
+
+
+def _flag(value: object, given: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in _TRUE + _FALSE:
+        return value.lower() in _TRUE
+    raise ConfigError(f"{given} is neither on nor off. Use True or False; 1 or 0 as a variable.")
+
+
+def _header(value: object, given: str) -> str:
+    if isinstance(value, str) and _TOKEN.fullmatch(value):
+        return value
+    raise ConfigError(f'{given} is not a header name. Use one such as "X-Request-ID".')
+
+
+def _patterns(value: object, given: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        return tuple(item.strip() for item in value if item.strip())
+    raise ConfigError(f'{given} is not a list of paths. Use some like "/health", "/static/*".')
+
+
+def _resolver(value: object, given: str) -> Callable[[Any], object] | None:
+    if isinstance(value, str):
+        try:
+            value = pkgutil.resolve_name(value)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f'{given} cannot be imported: {error}. Use "package.module:function".'
+            ) from error
+    if value is None or callable(value):
+        return value
+    raise ConfigError(
+        f"{given} cannot be called. Use a function of the request that returns the user's "
+        f"primary key, or None."
+    )
+
+
+_READERS: Mapping[str, Callable[[Any, str], Any]] = {
+    "isolate": _flag,
+    "user": _resolver,
+    "access_log": _flag,
+    "request_id_header": _header,
+    "trust_incoming": _flag,
+    "exclude": _patterns,
+}

@@ -1,0 +1,71 @@
+"""Our exceptions, and the one place where our own faults are swallowed.
+
+An observer must not break what it observes. Each part of ours that runs inside somebody's
+request is a `Piece`: when it fails, it is reported once, switched off, and the request goes
+on as if we were not there.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from asok_trace.core import names
+
+
+class ConfigError(ValueError):
+    """A setting, or an object given to us at set-up, that cannot be used.
+
+    Raised at set-up only (`instrument`, the first touch of a public name), never while a
+    request is served. Its text says the value, the reason and the remedy.
+    """
+
+
+class Piece:
+    """One part of ours that may fail without the host noticing.
+
+    ``working`` turns False at the first fault. The owner asks it before it does its work and
+    calls `failed` from its ``except Exception``.
+    """
+
+    __slots__ = ("name", "working")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.working = True
+        PIECES.append(self)
+
+    def failed(self, error: Exception) -> None:
+        """Report the fault once, with its traceback, and switch this piece off.
+
+        An exhausted stack or heap is the state of the moment, not a fault of the piece: it is
+        swallowed, and the piece stays on.
+        """
+        if isinstance(error, (RecursionError, MemoryError)) or not self.working:
+            return
+        self.working = False
+        # Logging can fail too (a handler of the host that raises); there is nobody to tell.
+        try:
+            logging.getLogger(names.LOGGER).error(
+                "asok_trace: %s failed and is off until the process restarts; "
+                "the request went on without it: %r",
+                self.name,
+                error,
+                exc_info=error,
+            )
+        except Exception:
+            return
+
+
+PIECES: list[Piece] = []
+"""Every piece made in this process, for tests that break them and mend them again."""
+
+
+def contained(piece: Piece, function: Callable[..., Any], *args: Any) -> Any:
+    """Call ``function(*args)`` as ``piece``: its result, or None if it failed or is off."""
+    if not piece.working:
+        return None
+    try:
+        return function(*args)
+    except Exception as error:
+        piece.failed(error)
+        return None

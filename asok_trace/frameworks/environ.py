@@ -1,0 +1,43 @@
+"""Facts that a WSGI environ holds, for every framework that builds on one."""
+
+from typing import Any
+
+from asok_trace.core import ids, names, settings, text
+from asok_trace.core.scope import Live, Scope
+
+
+def header(environ: dict[str, Any], name: str) -> str | None:
+    """Return the request header ``name``, or None. Doubled headers arrive joined by a comma."""
+    value = environ.get("HTTP_" + name.upper().replace("-", "_"))
+    return value if isinstance(value, str) else None
+
+
+def carried(environ: dict[str, Any]) -> Scope | None:
+    """Return the scope that ``environ`` carries, or None."""
+    scope = environ.get(names.CARRIED)
+    return scope if isinstance(scope, Scope) else None
+
+
+def unowned(environ: dict[str, Any], ip: str | None, live: Live) -> Scope:
+    """Return the scope that ``environ`` carries; make it and leave it there if there is none."""
+    found = carried(environ)
+    if found is not None:
+        return found
+    now = settings.default()
+    incoming = header(environ, now.request_id_header) if now.trust_incoming else None
+    made = Scope(
+        ids.accept(incoming) or ids.make(),
+        "http",
+        method=text.clean(environ.get("REQUEST_METHOD", "GET"), text.METHOD_LIMIT),
+        path=path(environ),
+        ip=ip,
+        live=live,
+    )
+    # Two threads that see the request may both come here; the first one's scope is everyone's.
+    kept = environ.setdefault(names.CARRIED, made)
+    return kept if isinstance(kept, Scope) else made
+
+
+def path(environ: dict[str, Any]) -> str:
+    """Return the path of the request, decoded, escaped and bounded."""
+    return text.clean(text.wsgi_path(environ.get("PATH_INFO") or "/"), text.PATH_LIMIT)

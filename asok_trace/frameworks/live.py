@@ -1,0 +1,115 @@
+"""How the fields of a scope are brought up to date: three ways, one for each state of its owner.
+
+What may change while a request runs is its user (login, logout, impersonation) and which
+request is current (``request_context(other)`` by hand). Both are asked by identity on every
+line, so that nothing is paid as long as they stay.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+
+from asok_trace.core.errors import Piece
+from asok_trace.core.scope import UNCHANGED, Fields, Live, Scope
+from asok_trace.frameworks.base import Framework, current_request, user
+
+Resolver = Callable[[Any], object]
+
+
+class _ResolverFailedError(Exception):
+    """A custom ``user=`` resolver raised; it has been reported already."""
+
+
+def live_owned(framework: Framework, resolver: Resolver | None) -> Live:
+    """For the open scopes of a gateway.
+
+    On the path of every line: two reads and two comparisons, as long as nothing changed.
+    """
+    current = framework.reader()
+    peek = framework.peek if resolver is None else _guarded(resolver)
+
+    def live(scope: Scope) -> Fields:
+        try:
+            request = current()
+            if request is not scope._own:
+                if request is None:
+                    return scope._fields
+                if framework.carried(request) is not scope:
+                    ip, path = framework.facts(request)
+                    return scope.seen_as(ip, path, peek(request))
+                scope._own = request
+            raw = peek(request)
+            if raw is not scope._peeked:
+                scope.set_user(raw)
+        except _ResolverFailedError:
+            scope._live = None  # not asked again by this request
+        except Exception as error:
+            scope._live = None
+            user.failed(error)
+        return scope._fields
+
+    return live
+
+
+@lru_cache(maxsize=8)
+def live_unowned(framework: Framework, resolver: Resolver | None) -> Live:
+    """For the scopes that no gateway opened. The request is looked up, never held: a scope
+    that is kept on the request would keep it alive in a circle."""
+    peek = framework.peek if resolver is None else _guarded(resolver)
+
+    def live(scope: Scope) -> Fields:
+        try:
+            request = framework.current()
+            if request is not None and user.working:
+                raw = peek(request)
+                if raw is not scope._peeked:
+                    scope.set_user(raw)
+        except _ResolverFailedError:
+            scope._live = None
+        except Exception as error:
+            scope._live = None
+            user.failed(error)
+        return scope._fields
+
+    return live
+
+
+def live_closed(framework: Framework) -> Live:
+    """For scopes whose request is over: what they said last, unless the framework has gone on
+    to a request of an application that has no gateway."""
+
+    def live(scope: Scope) -> Fields:
+        try:
+            request = framework.current()
+            if request is not None and framework.carried(request) is not scope:
+                return framework.unowned(request).fresh()
+        except Exception as error:
+            scope._live = None
+            current_request.failed(error)
+        return scope._fields
+
+    return live
+
+
+# True while a resolver runs: a line that it logs, or its database layer, must not ask it again.
+_resolving: ContextVar[bool] = ContextVar("asok_trace_resolving", default=False)
+
+
+def _guarded(resolver: Resolver) -> Resolver:
+    """Return ``resolver`` so that it cannot recurse and its failure is reported once."""
+    report = Piece(f"the user= resolver {getattr(resolver, '__qualname__', resolver)!r}")
+
+    def peek(request: Any) -> object:
+        if _resolving.get():
+            return UNCHANGED
+        entered = _resolving.set(True)
+        try:
+            return resolver(request)
+        except Exception as error:
+            report.failed(error)
+            raise _ResolverFailedError from error
+        finally:
+            _resolving.reset(entered)
+
+    return peek

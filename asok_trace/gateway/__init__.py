@@ -1,0 +1,1 @@
+"""Floor 4, in: what opens and closes scopes."""

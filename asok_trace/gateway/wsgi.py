@@ -1,0 +1,195 @@
+"""The WSGI gateway: a scope per call, open until the body is exhausted, closed or failed."""
+
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
+from typing import Any, Final
+
+from asok_trace.core.errors import Piece
+from asok_trace.core.hooks import Hook
+from asok_trace.core.names import CARRIED
+from asok_trace.core.scope import ACTIVE, SERVED
+from asok_trace.frameworks import environ as environs
+from asok_trace.gateway.exchange import Exchange, Gate, header, opening
+
+Environ = dict[str, Any]
+
+resuming: Final = Piece("making the request current while its body is streamed")
+
+
+def gateway(hook: Hook, gate: Gate) -> Callable[..., Any]:
+    """Return the WSGI callable that replaces ``hook.original``."""
+
+    def wsgi(environ: Environ, start_response: Callable[..., Any]) -> Any:
+        exchange = None
+        if hook.active and opening.working:
+            try:
+                exchange = _open(gate, environ)
+            except Exception as error:
+                opening.failed(error)
+        if exchange is None:
+            return hook.original(environ, start_response)
+        return _Call(exchange, gate, start_response).run(hook.original, environ)
+
+    return wsgi
+
+
+def _open(gate: Gate, environ: Environ) -> Exchange | None:
+    found = environs.carried(environ)
+    if found is not None and found is ACTIVE.get() and found._open:
+        return None  # the same request, handed on within the application: one scope
+    settings = gate.settings
+    exchange = Exchange(
+        gate,
+        incoming=environs.header(environ, settings.request_id_header),
+        method=environ.get("REQUEST_METHOD", "GET"),
+        path=environs.path(environ),
+        ip=gate.framework.client_ip(
+            gate.app, environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR")
+        ),
+    )
+    environ[CARRIED] = exchange.scope
+    return exchange
+
+
+class _Call:
+    """One call of the application: where it runs, and what of it we see."""
+
+    __slots__ = ("_exchange", "_gate", "_isolated", "_start_response")
+
+    def __init__(self, exchange: Exchange, gate: Gate, start_response: Callable[..., Any]) -> None:
+        self._exchange = exchange
+        self._gate = gate
+        self._start_response = start_response
+        # What a view leaves in its context must not meet the next request on this thread.
+        self._isolated = copy_context().run if gate.settings.isolate else None
+
+    def run(self, application: Callable[..., Any], environ: Environ) -> Any:
+        SERVED.set(self._exchange.scope)
+        return self.enter(self._dispatch, application, environ)
+
+    def enter(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call ``function`` in this call's context, with its scope active."""
+        scope = self._exchange.scope
+        if self._isolated is not None:
+            return self._isolated(_activated, scope, function, args)
+        before = ACTIVE.get()
+        try:
+            return _activated(scope, function, args)
+        finally:
+            # Only an outer call that is still dispatching gets its place back.
+            ACTIVE.set(before if before is not None and before._running else None)
+
+    def _dispatch(self, application: Callable[..., Any], environ: Environ) -> Any:
+        try:
+            body = application(environ, self._respond)
+        except BaseException as error:
+            self._exchange.end(error)
+            raise
+        if type(body) is list or type(body) is tuple:
+            self._exchange.end()
+            return body
+        return _Body(body, self, self._exchange, self._gate)
+
+    def _respond(self, status: str, headers: Any, *exc_info: Any) -> Any:
+        exchange = self._exchange
+        if header.working:
+            try:
+                headers = _with_id(
+                    headers, self._gate.settings.request_id_header, exchange.scope._request_id
+                )
+            except Exception as error:
+                header.failed(error)
+        # Passed on as it came: asok's test client takes two arguments only.
+        write = self._start_response(status, headers, *exc_info)
+        exchange.response_started(int(status[:3]) if status[:3].isdecimal() else None)
+        return write
+
+
+def _activated(scope: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    ACTIVE.set(scope)
+    return function(*args)
+
+
+def _with_id(headers: Any, name: str, request_id: str) -> list[tuple[str, str]]:
+    length, lower = len(name), name.lower()
+    kept = [pair for pair in headers if len(pair[0]) != length or pair[0].lower() != lower]
+    kept.append((name, request_id))
+    return kept
+
+
+class _Body:
+    """A response body whose every step runs in the context of its call."""
+
+    __slots__ = ("_body", "_call", "_entered", "_exchange", "_gate", "_iterator")
+
+    def __init__(self, body: Any, call: _Call, exchange: Exchange, gate: Gate) -> None:
+        self._body = body
+        self._call = call
+        self._exchange = exchange
+        self._gate = gate
+        self._iterator: Iterator[Any] | None = None
+        self._entered = False
+        exchange.scope._running = False
+
+    def __iter__(self) -> "_Body":
+        return self
+
+    def __next__(self) -> Any:
+        return self._step(self._advance)
+
+    def close(self) -> None:
+        self._step(self._finish)
+
+    def __del__(self) -> None:
+        # Thrown away half-way, without the close() that PEP 3333 asks for.
+        if self._exchange.scope._open:
+            self._exchange.end()
+
+    def _step(self, function: Callable[[], Any]) -> Any:
+        if self._entered:  # closed from within its own step: the context is entered already
+            return function()
+        scope = self._exchange.scope
+        self._entered = True
+        scope._running = scope._open
+        try:
+            return self._call.enter(self._with_request, function)
+        finally:
+            self._entered = False
+            scope._running = False
+
+    def _with_request(self, function: Callable[[], Any]) -> Any:
+        request = self._exchange.request
+        if request is None or not resuming.working:
+            return function()
+        try:
+            managed = self._gate.framework.activate(request)
+            managed.__enter__()
+        except Exception as error:
+            resuming.failed(error)
+            return function()
+        try:
+            return function()
+        finally:
+            managed.__exit__(None, None, None)
+
+    def _advance(self) -> Any:
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._body)
+            return next(self._iterator)
+        except StopIteration:
+            self._exchange.end()
+            raise
+        except BaseException as error:
+            self._exchange.end(error)
+            raise
+
+    def _finish(self) -> None:
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        except BaseException as error:
+            self._exchange.end(error)
+            raise
+        self._exchange.end()

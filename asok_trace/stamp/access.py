@@ -1,0 +1,68 @@
+"""The canonical line: one event per request, with what is known at its end."""
+
+import logging
+import sys
+from typing import Any, Final
+
+from asok_trace.core import names
+from asok_trace.core.errors import Piece
+from asok_trace.core.scope import Fields, Scope
+
+line: Final = Piece("the canonical line of a request")
+
+
+def log(scope: Scope, fields: Fields, seconds: float, error: BaseException | None) -> None:
+    """Log the end of a request: through structlog if it is configured, else the logger
+    ``asok_trace.request``; at error level for 5xx and for an exception that escaped."""
+    event: dict[str, Any] = dict(fields)
+    event[names.METHOD] = scope._method
+    if scope._route is not None:
+        event[names.ROUTE] = scope._route
+    if scope._status is not None:
+        event[names.STATUS] = scope._status
+    event[names.DURATION_MS] = round(seconds * 1000, 3)
+    if error is not None:
+        event[names.ERROR] = type(error).__name__
+    failed = isinstance(error, Exception) or (scope._status or 0) >= 500
+    try:
+        # Asked each time: a program configures structlog when it likes.
+        structlog = sys.modules.get("structlog")
+        if structlog is not None and structlog.is_configured():
+            _log_structlog(structlog, failed, event)
+        else:
+            _log_stdlib(logging.ERROR if failed else logging.INFO, event)
+    except Exception as fault:
+        line.failed(fault)
+
+
+def _log_structlog(structlog: Any, failed: bool, event: dict[str, Any]) -> None:
+    logger = structlog.get_logger(names.REQUEST_LOGGER).bind(**event)
+    # An AsyncBoundLogger only returns a coroutine, and nobody here can await it.
+    logger = getattr(logger, "sync_bl", logger)
+    (logger.error if failed else logger.info)(names.REQUEST_EVENT)
+
+
+def _log_stdlib(level: int, event: dict[str, Any]) -> None:
+    logger = logging.getLogger(names.REQUEST_LOGGER)
+    if not logger.isEnabledFor(level):
+        return
+    record = logger.makeRecord(
+        logger.name,
+        level,
+        fn="",
+        lno=0,
+        msg="%s %s %s %s %s ms",
+        args=(
+            names.REQUEST_EVENT,
+            event[names.METHOD],
+            event.get(names.PATH),
+            event.get(names.STATUS, "-"),
+            event[names.DURATION_MS],
+        ),
+        exc_info=None,
+    )
+    # Not extra=: that raises where a record factory of the host sets the same names.
+    for key, value in event.items():
+        if not hasattr(record, key):
+            setattr(record, key, value)
+    logger.handle(record)

@@ -1,0 +1,107 @@
+"""The standard library's logging: a filter for handlers, or every record of the process."""
+
+import logging
+from typing import Any, Final
+
+from asok_trace.core import names
+from asok_trace.core.errors import Piece
+from asok_trace.core.hooks import Handle, Hook
+from asok_trace.core.scope import SERVED, Fields
+from asok_trace.frameworks import lookup
+
+stamping: Final = Piece("stamping standard library log records")
+
+_SERVERS = ("gunicorn", "hypercorn", "uvicorn", "waitress", "werkzeug")
+
+
+class RequestFilter(logging.Filter):
+    """A filter for handlers that stamps records and lets all of them pass.
+
+    In ``dictConfig``: ``"filters": {"request": {"()": "asok_trace.RequestFilter"}}``, and
+    ``"filters": ["request"]`` on each *handler*: a logger's filters do not see the records of
+    its children. Attributes that a record has already are kept.
+
+    Args:
+        missing: what a record gets for each of ``request_id``, ``ip``, ``user`` and ``path``
+            that is not known, so that a format string may name them outside a request too.
+            By default nothing is added.
+    """
+
+    def __init__(self, missing: str | None = None) -> None:
+        super().__init__()
+        self._missing = missing
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Stamp ``record``; always True."""
+        _stamp(record, self._missing)
+        return True
+
+
+_active: Handle | None = None
+
+
+def stamp_logging(missing: str | None = None) -> Handle:
+    """Stamp every record of the process, whoever logs it and whatever handles it.
+
+    Replaces `logging.Logger.handle` until ``undo()``; calling it again returns the same handle.
+    Attributes that a record has already, from ``extra=``, a record factory or a Logger
+    subclass, are kept. Costs 0.4 microseconds a record inside a request.
+
+    Args:
+        missing: as for `RequestFilter`.
+    """
+    global _active
+    if _active is None:
+        hook = Hook(logging.Logger, "handle", lambda hook: _handle(hook, missing))
+        _active = Handle(lambda: _undo(hook))
+    return _active
+
+
+def _undo(hook: Hook) -> None:
+    global _active
+    _active = None
+    hook.undo()
+
+
+def _handle(hook: Hook, missing: str | None) -> Any:
+    # Not a record factory and not makeRecord(): under either, somebody's extra={"ip": ...}
+    # raises KeyError and fails their request.
+    original = hook.original
+
+    def handle(self: logging.Logger, record: logging.LogRecord) -> None:
+        if hook.active:
+            _stamp(record, missing)
+        original(self, record)
+
+    return handle
+
+
+def _stamp(record: logging.LogRecord, missing: str | None) -> None:
+    if not stamping.working:
+        return
+    try:
+        fields = lookup.fields()
+        if fields is None:
+            fields = _of_server(record)
+        if fields is not None:
+            for key, value in fields.items():
+                if not hasattr(record, key):
+                    setattr(record, key, value)
+        if missing is not None:
+            for key in names.STAMPED:
+                if not hasattr(record, key):
+                    setattr(record, key, missing)
+    except Exception as error:
+        stamping.failed(error)
+
+
+def _of_server(record: logging.LogRecord) -> Fields | None:
+    """The fields of the request that a server's own line is about: its access line, and its
+    report of an exception that the application let out."""
+    name = record.name
+    if not name.startswith(_SERVERS):
+        return None
+    if not (name == "werkzeug" or name.endswith(".access") or record.exc_info):
+        return None
+    scope = SERVED.get()
+    return None if scope is None else scope._fields

@@ -1,0 +1,74 @@
+"""The end of a structlog chain that ends in `inject`: structlog's default tail.
+
+``structlog.configure(processors=[asok_trace.inject])`` leaves nothing to render the line, and
+structlog would call ``PrintLogger.info(**event_dict)``, a TypeError. So `inject` renders where,
+and only where, nobody comes after it.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, MutableMapping
+from types import FrameType
+from typing import Any, Final
+
+import structlog
+
+from asok_trace.core.errors import Piece
+
+rendering: Final = Piece("rendering structlog lines (inject as the last processor)")
+
+Event = MutableMapping[str, Any]
+
+_TEXT_LOGGERS = (structlog.PrintLogger, structlog.WriteLogger, logging.Logger)
+
+_level = structlog.processors.add_log_level
+_arguments = structlog.stdlib.PositionalArgumentsFormatter()
+_stack = structlog.processors.StackInfoRenderer()
+_timestamp_console = structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False)
+_timestamp_json = structlog.processors.TimeStamper(fmt="iso", utc=True)
+_json = structlog.processors.JSONRenderer()
+
+
+def is_last(processor: Callable[..., Any], caller: FrameType, logger: Any) -> bool:
+    """Whether ``processor`` was called by structlog as the last of a chain, for a logger that
+    takes text. ``caller`` is the frame that called it: a formatter's pre-chain, or a processor
+    that calls ours, goes on with the event dict itself."""
+    if not rendering.working or caller.f_code.co_name != "_process_event":
+        return False
+    if not isinstance(logger, (*_TEXT_LOGGERS, structlog.BytesLogger)):
+        return False
+    chain = getattr(caller.f_locals.get("self"), "_processors", None)
+    return isinstance(chain, (list, tuple)) and bool(chain) and chain[-1] is processor
+
+
+def render(
+    logger: Any, method_name: str, event: Event, stamped: Callable[[Event], Event]
+) -> str | bytes:
+    """Return ``event`` as the line that ``logger`` prints."""
+    if not isinstance(event, MutableMapping):
+        return event  # the same processor twice: rendered by the first
+    # The caller's own variables first: they win over the stamp.
+    event = stamped(structlog.contextvars.merge_contextvars(logger, method_name, event))
+    event = _level(logger, method_name, event)
+    event = _arguments(logger, method_name, event)
+    event = _stack(logger, method_name, event)
+    event = structlog.dev.set_exc_info(logger, method_name, event)
+    line: str | bytes
+    if _on_terminal(logger):
+        event = _timestamp_console(logger, method_name, event)
+        line = structlog.dev.ConsoleRenderer()(logger, method_name, event)
+    else:
+        event = _timestamp_json(logger, method_name, event)
+        event = structlog.processors.format_exc_info(logger, method_name, event)
+        line = _json(logger, method_name, event)
+    if isinstance(logger, structlog.BytesLogger):
+        return line.encode("utf-8") if isinstance(line, str) else line
+    return line
+
+
+def _on_terminal(logger: Any) -> bool:
+    file = getattr(logger, "_file", sys.stderr)
+    try:
+        return bool(file.isatty())
+    except (AttributeError, ValueError):  # not a file, or a closed one
+        return False

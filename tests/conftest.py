@@ -1,0 +1,40 @@
+"""What every test starts from: nothing configured, nothing active, every piece working."""
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from asok_trace.core import errors, settings
+from asok_trace.core.scope import ACTIVE, SERVED
+
+# Asok refuses to start without one.
+os.environ.setdefault("SECRET_KEY", "a-key-for-tests-that-is-long-enough-0123456789")
+
+HAS_ASOK = importlib.util.find_spec("asok") is not None
+
+# The core install has no framework; then only what needs none is collected.
+if not HAS_ASOK:
+    collect_ignore = [
+        str(path.relative_to(Path(__file__).parent))
+        for path in Path(__file__).parent.rglob("test_*.py")
+        if "needs: asok" in path.read_text(encoding="utf-8").partition('"""\n\n')[0]
+    ]
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    """Nothing one test leaves behind reaches the next."""
+    yield
+    ACTIVE.set(None)
+    SERVED.set(None)
+    settings.set_default(settings.Settings())
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    for piece in errors.PIECES:
+        piece.working = True
+    logging.getLogger("asok_trace").handlers.clear()
