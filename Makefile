@@ -26,7 +26,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m tests.benchmarks
 
 clean:
-	rm -rf $(VENV) dist build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv* dist build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

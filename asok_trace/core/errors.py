@@ -24,13 +24,15 @@ class Piece:
     """One part of ours that may fail without the host noticing.
 
     ``working`` turns False at the first fault. The owner asks it before it does its work and
-    calls `failed` from its ``except Exception``.
+    calls `failed` from its ``except Exception``; one that can go on does not ask, and says in
+    ``then`` what it does instead.
     """
 
-    __slots__ = ("name", "working")
+    __slots__ = ("name", "then", "working")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, then: str = "it is off until the process restarts") -> None:
         self.name = name
+        self.then = then
         self.working = True
         PIECES.append(self)
 
@@ -46,10 +48,11 @@ class Piece:
         # Logging can fail too (a handler of the host that raises); there is nobody to tell.
         try:
             logging.getLogger(names.LOGGER).error(
-                "asok_trace: %s failed and is off until the process restarts; "
-                "the request went on without it: %r",
+                "asok_trace: %s failed: %r. The request went on without it; %s. "
+                "This is reported once.",
                 self.name,
                 error,
+                self.then,
                 exc_info=error,
             )
         except Exception:

@@ -7,6 +7,7 @@ PATH_LIMIT = 1024
 USER_LIMIT = 256
 IP_LIMIT = 64
 METHOD_LIMIT = 32
+NAME_LIMIT = 256
 VALUE_LIMIT = 1024
 """Longest text of a bound fact, in characters."""
 

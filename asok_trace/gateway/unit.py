@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
-from asok_trace.core import ids
+from asok_trace.core import ids, text
 from asok_trace.core.errors import ConfigError
 from asok_trace.core.scope import ACTIVE, Scope, bindable
 
@@ -35,7 +35,7 @@ class scope:  # noqa: N801  # reads as a verb: with scope("nightly")
     def __init__(self, name: str, *, kind: str = "job", **fields: object) -> None:
         if kind not in KINDS:
             raise ConfigError(f"kind={kind!r} is not a kind of work. Use one of {KINDS}.")
-        self._name = name
+        self._name = text.clean(name, text.NAME_LIMIT)
         self._kind = kind
         self._bound = bindable(fields)
         self._entered: list[tuple[Scope, Scope | None]] = []

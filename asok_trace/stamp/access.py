@@ -36,9 +36,14 @@ def log(scope: Scope, fields: Fields, seconds: float, error: BaseException | Non
 
 
 def _log_structlog(structlog: Any, failed: bool, event: dict[str, Any]) -> None:
-    logger = structlog.get_logger(names.REQUEST_LOGGER).bind(**event)
-    # An AsyncBoundLogger only returns a coroutine, and nobody here can await it.
-    logger = getattr(logger, "sync_bl", logger)
+    wrapper = structlog.get_config()["wrapper_class"]
+    asynchronous = structlog.stdlib.AsyncBoundLogger
+    if isinstance(wrapper, type) and issubclass(wrapper, asynchronous):
+        # It needs a running loop and returns a coroutine; nobody here can await it.
+        wrapper = structlog.stdlib.BoundLogger
+    logger = structlog.wrap_logger(
+        None, wrapper_class=wrapper, logger_factory_args=(names.REQUEST_LOGGER,)
+    ).bind(**event)
     (logger.error if failed else logger.info)(names.REQUEST_EVENT)
 
 

@@ -98,7 +98,7 @@ def _stamp(record: logging.LogRecord, missing: str | None) -> None:
 def _of_server(record: logging.LogRecord) -> Fields | None:
     """The fields of the request that a server's own line is about: its access line, and its
     report of an exception that the application let out."""
-    name = record.name
+    name = record.name or ""  # a record made by hand may have none
     if not name.startswith(_SERVERS):
         return None
     if not (name == "werkzeug" or name.endswith(".access") or record.exc_info):

@@ -60,9 +60,12 @@ def inject(logger: Any, method_name: str, event_dict: Event) -> Event | str | by
 
 
 def _merged(fields: Fields, event_dict: Event) -> Event:
-    """As ``fields | event_dict``, for a context class that is more than a dict."""
+    """``fields | event_dict``; a context class that is more than a dict stays what it is."""
+    if type(event_dict) is dict:
+        return fields | event_dict
     for key, value in fields.items():
-        event_dict.setdefault(key, value)
+        if key not in event_dict:
+            event_dict[key] = value
     return event_dict
 
 
@@ -74,11 +77,8 @@ def _perhaps_last(logger: Any, method_name: str, event_dict: Event) -> Event | s
         _looked_at = chain
         if isinstance(chain, (list, tuple)) and chain and chain[-1] is inject:
             _may_be_last = True
-    try:
-        if _may_be_last and tail.is_last(inject, sys._getframe(2), logger):
-            return tail.render(logger, method_name, event_dict, _stamped)
-    except Exception as error:
-        tail.rendering.failed(error)
+    if _may_be_last and tail.is_last(inject, sys._getframe(2), logger):
+        return tail.render(logger, method_name, event_dict, _stamped)
     return _stamped(event_dict)
 
 

@@ -5,6 +5,7 @@ structlog would call ``PrintLogger.info(**event_dict)``, a TypeError. So `inject
 and only where, nobody comes after it.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Callable, MutableMapping
@@ -15,7 +16,10 @@ import structlog
 
 from asok_trace.core.errors import Piece
 
-rendering: Final = Piece("rendering structlog lines (inject as the last processor)")
+rendering: Final = Piece(
+    "rendering a structlog line (inject as the last processor)",
+    then="lines that cannot be rendered are printed plainly",
+)
 
 Event = MutableMapping[str, Any]
 
@@ -33,7 +37,7 @@ def is_last(processor: Callable[..., Any], caller: FrameType, logger: Any) -> bo
     """Whether ``processor`` was called by structlog as the last of a chain, for a logger that
     takes text. ``caller`` is the frame that called it: a formatter's pre-chain, or a processor
     that calls ours, goes on with the event dict itself."""
-    if not rendering.working or caller.f_code.co_name != "_process_event":
+    if caller.f_code.co_name != "_process_event":
         return False
     if not isinstance(logger, (*_TEXT_LOGGERS, structlog.BytesLogger)):
         return False
@@ -44,26 +48,47 @@ def is_last(processor: Callable[..., Any], caller: FrameType, logger: Any) -> bo
 def render(
     logger: Any, method_name: str, event: Event, stamped: Callable[[Event], Event]
 ) -> str | bytes:
-    """Return ``event`` as the line that ``logger`` prints."""
+    """Return ``event`` as the line that ``logger`` prints. Never raises: after us comes nobody
+    who could still make text of it."""
     if not isinstance(event, MutableMapping):
         return event  # the same processor twice: rendered by the first
+    try:
+        line = _rendered(logger, method_name, dict(event), stamped)
+    except Exception as error:
+        rendering.failed(error)
+        line = _plain(stamped(event))
+    if isinstance(logger, structlog.BytesLogger):
+        return line.encode("utf-8", "backslashreplace")
+    return line
+
+
+def _rendered(
+    logger: Any, method_name: str, event: Event, stamped: Callable[[Event], Event]
+) -> str:
     # The caller's own variables first: they win over the stamp.
     event = stamped(structlog.contextvars.merge_contextvars(logger, method_name, event))
     event = _level(logger, method_name, event)
     event = _arguments(logger, method_name, event)
     event = _stack(logger, method_name, event)
     event = structlog.dev.set_exc_info(logger, method_name, event)
-    line: str | bytes
     if _on_terminal(logger):
         event = _timestamp_console(logger, method_name, event)
-        line = structlog.dev.ConsoleRenderer()(logger, method_name, event)
-    else:
-        event = _timestamp_json(logger, method_name, event)
-        event = structlog.processors.format_exc_info(logger, method_name, event)
-        line = _json(logger, method_name, event)
-    if isinstance(logger, structlog.BytesLogger):
-        return line.encode("utf-8") if isinstance(line, str) else line
-    return line
+        return str(structlog.dev.ConsoleRenderer()(logger, method_name, event))
+    event = _timestamp_json(logger, method_name, event)
+    event = structlog.processors.format_exc_info(logger, method_name, event)
+    return str(_json(logger, method_name, event))
+
+
+def _plain(event: Event) -> str:
+    """``event`` with what text can be had of its values."""
+    return json.dumps({str(key): _text(value) for key, value in event.items()})
+
+
+def _text(value: object) -> str:
+    try:
+        return value if isinstance(value, str) else repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def _on_terminal(logger: Any) -> bool:
