@@ -1,0 +1,5 @@
+from asok import Field, Model
+
+
+class User(Model):
+    name = Field.String()

@@ -1,0 +1,60 @@
+"""What a test is run with: every site, some of them, every kind of response of each."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.contract.kinds import Kind
+from tests.contract.servers import FRAMEWORKS, SERVERS, Framework, Server
+
+_BY_NAME = {server.name: server for server in SERVERS}
+
+
+def _served(
+    wanted: Callable[[Server], bool], of: str | None = None
+) -> Iterator[tuple[str, Framework, Server]]:
+    for framework in FRAMEWORKS:
+        for name in framework.servers:
+            if of in (None, framework.name) and wanted(_BY_NAME[name]):
+                yield f"{framework.name}-{name}", framework, _BY_NAME[name]
+
+
+def where(
+    wanted: Callable[[Server], bool] = lambda server: True, *, of: str | None = None
+) -> pytest.MarkDecorator:
+    """Run a test with the ``site`` of every server that is ``wanted``, of one framework or all."""
+    return pytest.mark.parametrize(
+        "site",
+        [
+            pytest.param((framework, server), id=name)
+            for name, framework, server in _served(wanted, of)
+        ],
+        indirect=True,
+    )
+
+
+def named(*names: str) -> pytest.MarkDecorator:
+    """Run a test with the ``site`` of these servers."""
+    assert set(names) <= _BY_NAME.keys()
+    return where(lambda server: server.name in names)
+
+
+everywhere = where()
+"""Run a test with every ``site``."""
+
+over_sockets = where(lambda server: not server.in_process)
+"""Run a test with every ``site`` that is talked to over a socket."""
+
+
+def every_kind(wanted: Callable[[Kind], object] = lambda kind: True) -> pytest.MarkDecorator:
+    """Run a test with every ``site`` and, of its framework, every ``kind`` that is wanted."""
+    return pytest.mark.parametrize(
+        ("site", "kind"),
+        [
+            pytest.param((framework, server), kind, id=f"{name}-{kind.name.replace(' ', '_')}")
+            for name, framework, server in _served(lambda server: True)
+            for kind in framework.kinds
+            if wanted(kind)
+        ],
+        indirect=["site"],
+    )

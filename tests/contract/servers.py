@@ -1,0 +1,210 @@
+"""The servers and the frameworks of the contract, as data.
+
+A `Server` is a command line and what is known about it; a `Framework` is a directory with an
+application. `tests.contract.site` starts one behind the other.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tests.contract.kinds import ASOK_KINDS, Kind
+
+
+class OwnLine(NamedTuple):
+    """A line that the server itself logs about a request."""
+
+    logger: str | None
+    """The logger it goes through; None if it does not go through logging at all."""
+    carries: bool
+    """Whether it carries the request's id."""
+    reason: str = ""
+    """Why it is not there, or does not carry the id."""
+
+
+NO_SERVER = OwnLine(None, False, "there is no server")
+WAITRESS_ACCESS = OwnLine(None, False, "waitress has no access log")
+WSGIREF = OwnLine(None, False, "wsgiref, which `asok dev` serves with, writes to stderr directly")
+# Hypercorn calls a WSGI application in a thread of its pool and logs in the event loop, whose
+# context never sees the request. Its format knows the response's headers, though: the id is in
+# the line's text.
+HYPERCORN_WSGI_ACCESS = OwnLine(
+    "hypercorn.access",
+    False,
+    "logged in the event loop, outside the context that the application ran in; "
+    "%({x-request-id}o)s in the access log's format is the way",
+)
+HYPERCORN_WSGI_REPORT = OwnLine(
+    "hypercorn.error",
+    False,
+    "logged in the event loop, outside the context that the application ran in",
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """How to serve an application, and what is known about this way.
+
+    ``command`` is a template: ``{port}``, ``{log_config}`` (a file for `logging.config`) and
+    ``{python}`` are filled in; its first word is a program of this environment.
+    """
+
+    name: str
+    command: Sequence[str]
+    interface: str
+    """``wsgi`` or ``asgi``."""
+    access: OwnLine
+    """The access line."""
+    report: OwnLine
+    """The report of an exception that the application let out."""
+    stamp: str = "patch"
+    """What stamps the standard library's records: ``patch`` is `stamp_logging`, ``filter`` is
+    `RequestFilter` on the handlers."""
+    instrumented: bool = True
+    """Whether the application is; otherwise there are no canonical lines."""
+    keep_alive: bool = True
+    """Whether it serves a second request on a connection."""
+    ip: str | None = "127.0.0.1"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ports: range = range(1)
+    """The ports that it can be told to use; by default any that the system gives."""
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the framework's test client stands in for a server."""
+        return self.ip is None
+
+
+def _gunicorn(*arguments: str, app: str = "wsgi:app") -> Sequence[str]:
+    return (
+        *("gunicorn", "--bind", "127.0.0.1:{port}", "--graceful-timeout", "1"),
+        *("--log-config-json", "{log_config}", *arguments, app),
+    )
+
+
+def _uvicorn(*arguments: str) -> Sequence[str]:
+    return (
+        *("uvicorn", "--host", "127.0.0.1", "--port", "{port}"),
+        *("--timeout-graceful-shutdown", "1", "--log-config", "{log_config}", *arguments),
+        "wsgi:app",
+    )
+
+
+def _hypercorn(app: str) -> Sequence[str]:
+    # Without --access-logfile it has no access log, whatever the log configuration says.
+    return (
+        *("hypercorn", "--bind", "127.0.0.1:{port}", "--graceful-timeout", "1"),
+        *("--log-config", "json:{log_config}", "--access-logfile", "-"),
+        *("--access-logformat", '%(h)s "%(R)s" %(s)s %({{x-request-id}}o)s', app),
+    )
+
+
+GUNICORN_ACCESS = OwnLine("gunicorn.access", True)
+GUNICORN_REPORT = OwnLine("gunicorn.error", True)
+UVICORN_ACCESS = OwnLine("uvicorn.access", True)
+UVICORN_REPORT = OwnLine("uvicorn.error", True)
+
+SERVERS: Sequence[Server] = (
+    Server(
+        "testclient",
+        ("{python}", "in_process.py"),
+        "wsgi",
+        access=NO_SERVER,
+        report=NO_SERVER,
+        ip=None,
+        keep_alive=False,
+    ),
+    Server(
+        "gunicorn-sync",
+        _gunicorn(),
+        "wsgi",
+        access=GUNICORN_ACCESS,
+        report=GUNICORN_REPORT,
+        stamp="filter",
+        keep_alive=False,
+    ),
+    Server(
+        "gunicorn-gthread",
+        _gunicorn("--threads", "4"),
+        "wsgi",
+        access=GUNICORN_ACCESS,
+        report=GUNICORN_REPORT,
+    ),
+    Server(
+        "waitress",
+        ("waitress-serve", "--listen=127.0.0.1:{port}", "wsgi:app"),
+        "wsgi",
+        access=WAITRESS_ACCESS,
+        report=OwnLine("waitress", True),
+        stamp="filter",
+    ),
+    Server("uvicorn", _uvicorn(), "asgi", access=UVICORN_ACCESS, report=UVICORN_REPORT),
+    Server(
+        "uvicorn-asgi3",
+        _uvicorn("--interface", "asgi3"),
+        "asgi",
+        access=UVICORN_ACCESS,
+        report=UVICORN_REPORT,
+        stamp="filter",
+    ),
+    Server(
+        "uvicorn-asgi2",
+        _uvicorn("--interface", "asgi2"),
+        "asgi",
+        access=UVICORN_ACCESS,
+        report=UVICORN_REPORT,
+    ),
+    Server(
+        "hypercorn-wsgi",
+        _hypercorn("wsgi:app"),
+        "wsgi",
+        access=HYPERCORN_WSGI_ACCESS,
+        report=HYPERCORN_WSGI_REPORT,
+    ),
+    Server(
+        "hypercorn-asgi",
+        _hypercorn("asgi:wsgi:app"),
+        "asgi",
+        access=OwnLine("hypercorn.access", True),
+        report=OwnLine("hypercorn.error", True),
+        stamp="filter",
+    ),
+    Server(
+        "asok-dev",
+        ("asok", "dev", "--port", "{port}"),
+        "wsgi",
+        access=WSGIREF,
+        report=WSGIREF,
+        keep_alive=False,
+        environment={"DEBUG": "true"},  # nobody runs it without
+        ports=range(5000, 8100),  # it looks for a free one from the given one on, below 8100
+    ),
+)
+
+ONE_LINE = Server(
+    "gunicorn-one-line",
+    _gunicorn("--worker-class", "gthread", "--threads", "1", app="wsgi_one_line:app"),
+    "wsgi",
+    access=GUNICORN_ACCESS,
+    report=GUNICORN_REPORT,
+    instrumented=False,
+)
+"""One thread, so that whatever a request leaves on it meets the next one."""
+
+
+@dataclass(frozen=True)
+class Framework:
+    """An application that the contract is tested with."""
+
+    name: str
+    app: str
+    """Its directory under ``apps``."""
+    kinds: Sequence[Kind]
+    """Every kind of response that it gives."""
+    servers: Sequence[str]
+    """The names of the servers that it is served by."""
+
+
+FRAMEWORKS: Sequence[Framework] = (
+    Framework("asok", "asok_app", ASOK_KINDS, tuple(server.name for server in SERVERS)),
+)
