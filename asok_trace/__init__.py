@@ -2,9 +2,10 @@
 
 Floors; imports go down only, and folders on one floor never import each other:
 
-    5  assemble.py  config.py   parse settings; install what the frameworks declare
+    5  assemble.py  config.py  providers.py
+                                parse settings; install what the frameworks declare; exporters
     4  gateway/                 in: open and close scopes
-    3  stamp/                   out: stamp lines
+    3  stamp/  keep/            out: stamp lines and spans; keep the last requests in memory
     2  frameworks/              who is calling: facts about the current request
     1  core/                    the scope, the settings, the names; standard library only
 
@@ -12,15 +13,18 @@ Importing this package imports nothing: a public name loads its module when it i
 """
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asok_trace.assemble import instrument
+    from asok_trace.assemble import instrument, setup
     from asok_trace.core.errors import ConfigError
     from asok_trace.core.hooks import Handle
     from asok_trace.core.scope import Scope
     from asok_trace.frameworks.lookup import bind, current
     from asok_trace.gateway.unit import scope
+    from asok_trace.keep.ring import report
+    from asok_trace.stamp.spans import SpanStamper, StampingSampler
     from asok_trace.stamp.stdlib import RequestFilter, stamp_logging
     from asok_trace.stamp.structlog import inject
 
@@ -31,11 +35,15 @@ __all__ = [
     "Handle",
     "RequestFilter",
     "Scope",
+    "SpanStamper",
+    "StampingSampler",
     "bind",
     "current",
     "inject",
     "instrument",
+    "report",
     "scope",
+    "setup",
     "stamp_logging",
 ]
 
@@ -44,11 +52,15 @@ _MODULES = {
     "Handle": "core.hooks",
     "RequestFilter": "stamp.stdlib",
     "Scope": "core.scope",
+    "SpanStamper": "stamp.spans",
+    "StampingSampler": "stamp.spans",
     "bind": "frameworks.lookup",
     "current": "frameworks.lookup",
     "inject": "stamp.structlog",
     "instrument": "assemble",
+    "report": "keep.ring",
     "scope": "gateway.unit",
+    "setup": "assemble",
     "stamp_logging": "stamp.stdlib",
 }
 
@@ -60,7 +72,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    if any(variable.startswith("ASOK_TRACE_") for variable in os.environ):
+    # Once: what `setup` was told holds from then on.
+    if "asok_trace.config" not in sys.modules and any(
+        variable.startswith("ASOK_TRACE_") for variable in os.environ
+    ):
         import_module("asok_trace.config").apply_environment()
     value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
     return value

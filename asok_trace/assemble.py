@@ -1,6 +1,7 @@
 """Put the parts together: `instrument` an application, `bind` facts, ask for `current`."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from asok_trace import config
@@ -8,23 +9,27 @@ from asok_trace.core.errors import ConfigError, contained
 from asok_trace.core.hooks import Handle, Hook
 from asok_trace.core.names import CARRIED
 from asok_trace.core.scope import ACTIVE
+from asok_trace.core.settings import Settings, default, set_default
 from asok_trace.frameworks import base
-from asok_trace.gateway import asgi, exchange, wsgi
+from asok_trace.frameworks.base import Entry
+from asok_trace.gateway import asgi, exchange, message, wsgi
 from asok_trace.gateway.exchange import Gate
+from asok_trace.stamp import stdlib, tracing
 
 # On the application, not with us: a framework's reloader may throw the application away.
 _MARK = "_asok_trace"
 
 
 def instrument(app: Any, **settings: Any) -> Handle:
-    """Open a scope for every request of ``app``, and set its request id on every response.
+    """Open a scope for every request of ``app``, and set its request id on every response; for
+    every message of a WebSocketServer, in whose handlers ``current_request`` works from then on.
 
     Wraps the entries of an Asok application on the object itself; ``app`` stays the object it
     was. Doing it again changes nothing and returns the same handle. Costs some 10 microseconds
     a request.
 
     Args:
-        app: an Asok application.
+        app: an Asok application or WebSocketServer.
         settings: ``isolate``, ``user``, ``access_log``, ``request_id_header``,
             ``trust_incoming``, ``exclude``; see `asok_trace.core.settings.Settings`.
 
@@ -35,7 +40,7 @@ def instrument(app: Any, **settings: Any) -> Handle:
         ConfigError: an unknown application or setting, a bad value, or an application that is
             instrumented already with other settings.
     """
-    framework = base.of_app(app)
+    framework, entries = base.of_app(app)
     resolved = config.resolve(settings)
     marked = vars(app).get(_MARK)
     if marked is not None:
@@ -47,11 +52,16 @@ def instrument(app: Any, **settings: Any) -> Handle:
             )
         return handle  # type: ignore[no-any-return]
     gate = Gate.of(app, framework, resolved)
-    hooks = [Hook(app, entry.attribute, _maker(entry.kind, gate)) for entry in framework.entries]
+    undos: list[Callable[[], None]] = []
+    try:
+        for entry in entries:
+            undos.append(_install(app, entry, gate))  # noqa: PERF401  # undone if one fails
+    except BaseException:
+        _all(undos)
+        raise
 
     def undo() -> None:
-        for hook in reversed(hooks):
-            hook.undo()
+        _all(undos)
         vars(app).pop(_MARK, None)
 
     handle = Handle(undo, app)
@@ -59,9 +69,74 @@ def instrument(app: Any, **settings: Any) -> Handle:
     return handle
 
 
-def _maker(kind: str, gate: Gate) -> Callable[[Hook], Any]:
-    make = {"wsgi": wsgi.gateway, "asgi": asgi.gateway, "environ": _environ, "route": _route}[kind]
-    return lambda hook: make(hook, gate)
+def setup(app: Any = None, **settings: Any) -> Handle:
+    """Set up the whole thing: stamped log lines, spans with exporters, and ``app``.
+
+    - structlog: if it is not configured, as the one-liner does; else `inject` is put in front of
+      the last processor of your chain, unless it is in there.
+    - The standard library's logging: `stamp_logging`.
+    - OpenTelemetry: tracer and meter providers, unless you have set some (then your spans are
+      stamped), with the exporters that ``OTEL_*`` variables name. With none of them set, the last
+      requests are kept in memory for `report`. ``OTEL_SDK_DISABLED=true`` is honoured.
+    - `instrument(app)`, if an application is given.
+
+    Call it after your own configuration, which it keeps. Doing it again adds what is missing.
+
+    Args:
+        app: an Asok application or WebSocketServer, or None.
+        settings: those of `instrument`, which hold for `scope` as well; ``service``, the
+            ``service.name`` of the providers (else ``OTEL_SERVICE_NAME`` is); and
+            ``log_events``, which makes log lines events of the current span.
+
+    Returns:
+        A handle; ``handle.undo()`` takes back what this call has set up, but for the providers,
+        which OpenTelemetry lets nobody replace.
+
+    Raises:
+        ConfigError: as `instrument` does; or an exporter that is named but not installed.
+    """
+    from asok_trace import providers
+    from asok_trace.stamp.structlog import put_in_chain
+
+    resolved = config.resolve(settings)
+    undos: list[Callable[[], None]] = []
+    try:
+        if app is not None:
+            instrumented = _MARK in getattr(app, "__dict__", ())
+            handle = instrument(app, **settings)
+            if not instrumented:
+                undos.append(handle.undo)
+        providers.set_up(resolved.service)
+        tracing.spans()  # loaded now, not by the first request
+        undos.append(put_in_chain())
+        if not stdlib.active():
+            undos.append(stdlib.stamp_logging().undo)
+        if settings:
+            undos.append(_make_default(resolved))
+    except BaseException:
+        _all(undos)
+        raise
+    return Handle(lambda: _all(undos), app)
+
+
+def _make_default(settings: Settings) -> Callable[[], None]:
+    """Make ``settings`` the process-wide ones; return how to undo it, unless they are changed."""
+    before = default()
+    set_default(settings)
+    return lambda: set_default(before) if default() is settings else None
+
+
+def _all(undos: list[Callable[[], None]]) -> None:
+    for undo in reversed(undos):
+        undo()
+
+
+def _install(app: Any, entry: Entry, gate: Gate) -> Callable[[], None]:
+    """Hook up one entry; return how to take it back."""
+    if entry.kind == "error_log":
+        return message.watch_log(entry.attribute)
+    make = _MAKERS[entry.kind]
+    return Hook(app, entry.attribute, lambda hook: make(hook, gate)).undo
 
 
 def _environ(hook: Hook, _gate: Gate) -> Callable[..., Any]:
@@ -92,3 +167,32 @@ def _note_route(gate: Gate, found: Any) -> None:
     scope = ACTIVE.get()
     if scope is not None and scope._open:
         scope._route = gate.framework.route(gate.app, found)
+
+
+def _error(hook: Hook, _gate: Gate) -> Callable[..., Any]:
+    """Note the exception that the framework makes an error page of."""
+
+    def respond(request: Any, error: BaseException, *args: Any, **kwargs: Any) -> Any:
+        if hook.active:
+            contained(exchange.routing, _note_error, error)
+        return hook.original(request, error, *args, **kwargs)
+
+    return respond
+
+
+def _note_error(error: BaseException) -> None:
+    scope = ACTIVE.get()
+    if scope is not None and scope._open:
+        scope._error = error
+
+
+_MAKERS: dict[str, Callable[[Hook, Gate], Any]] = {
+    "wsgi": wsgi.gateway,
+    "asgi": asgi.gateway,
+    "environ": _environ,
+    "route": _route,
+    "error": _error,
+    "connect": partial(message.gateway, event="connect"),
+    "message": partial(message.gateway, event="message"),
+    "disconnect": partial(message.gateway, event="disconnect"),
+}

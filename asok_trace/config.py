@@ -1,6 +1,7 @@
 """Settings from arguments, then the environment, then the defaults; validated."""
 
 import dataclasses
+import inspect
 import os
 import pkgutil
 import re
@@ -9,7 +10,7 @@ from typing import Any
 
 from asok_trace.core import names
 from asok_trace.core.errors import ConfigError
-from asok_trace.core.settings import Settings, set_default
+from asok_trace.core.settings import Settings, default, set_default
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -27,10 +28,19 @@ def resolve(arguments: Mapping[str, Any]) -> Settings:
         raise ConfigError(
             f"{name}={arguments[name]!r} is not a setting. Use one of {', '.join(sorted(known))}."
         )
-    values = from_environment()
+    values = _process_wide()
     for name, value in arguments.items():
         values[name] = _READERS[name](value, f"{name}={value!r}")
     return Settings(**values)
+
+
+def _process_wide() -> dict[str, Any]:
+    """The settings that hold where nothing else is said: the environment's, or those that
+    `setup` was given on top of it."""
+    applied = default()
+    if applied == Settings():
+        return from_environment()
+    return {field.name: getattr(applied, field.name) for field in dataclasses.fields(Settings)}
 
 
 def from_environment() -> dict[str, Any]:
@@ -63,6 +73,12 @@ def _header(value: object, given: str) -> str:
     raise ConfigError(f'{given} is not a header name. Use one such as "X-Request-ID".')
 
 
+def _text(value: object, given: str) -> str:
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise ConfigError(f'{given} is not a name. Use some text, such as "shop".')
+
+
 def _patterns(value: object, given: str) -> tuple[str, ...]:
     if isinstance(value, str):
         value = value.split(",")
@@ -79,6 +95,11 @@ def _resolver(value: object, given: str) -> Callable[[Any], object] | None:
             raise ConfigError(
                 f'{given} cannot be imported: {error}. Use "package.module:function".'
             ) from error
+    if inspect.iscoroutinefunction(value):
+        raise ConfigError(
+            f"{given} is a coroutine function, which a log line cannot await. Use a function that "
+            f"returns what is known already."
+        )
     if value is None or callable(value):
         return value
     raise ConfigError(
@@ -94,4 +115,6 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "request_id_header": _header,
     "trust_incoming": _flag,
     "exclude": _patterns,
+    "log_events": _flag,
+    "service": _text,
 }

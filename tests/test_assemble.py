@@ -81,3 +81,15 @@ def test_a_subclass_is_an_application_too(tmp_path: Path) -> None:
     (tmp_path / "src" / "pages").mkdir(parents=True)
     with asok_trace.instrument(Shop(str(tmp_path))) as handle:
         assert hooked(handle.app) == HOOKED
+
+
+def test_a_set_up_that_fails_half_way_is_taken_back(
+    app: Asok, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry that this version of the framework does not have leaves nothing hooked."""
+    for cls in type(app).__mro__:
+        if "_resolve_request_page" in vars(cls):
+            monkeypatch.delattr(cls, "_resolve_request_page")
+    with pytest.raises(AttributeError):
+        asok_trace.instrument(app)
+    assert hooked(app) == set()

@@ -12,6 +12,11 @@ from asok_trace.core import settings
 from asok_trace.core.settings import Settings
 
 
+async def coroutine(request: object) -> str:
+    """No resolver."""
+    return "x"
+
+
 def test_defaults() -> None:
     """With nothing given, the settings are the documented ones."""
     assert config.resolve({}) == Settings(
@@ -60,6 +65,7 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"request_id_header": "X Request"}, "is not a header name. Use one such as"),
         ({"request_id_header": b"X"}, "is not a header name"),
         ({"exclude": 5}, "exclude=5 is not a list of paths. Use some like"),
+        ({"user": coroutine}, "is a coroutine function, which a log line cannot await"),
         ({"user": 5}, "user=5 cannot be called. Use a function of the request"),
         ({"user": "no.such:thing"}, 'cannot be imported: .*Use "package.module:function"'),
         ({"levle": "x"}, "levle='x' is not a setting. Use one of access_log, exclude, "),
@@ -107,3 +113,11 @@ def test_the_process_wide_settings_can_be_applied(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("ASOK_TRACE_TRUST_INCOMING", "0")
     config.apply_environment()
     assert settings.default() == Settings(trust_incoming=False)
+
+
+def test_what_setup_was_given_holds_for_instrument(monkeypatch: pytest.MonkeyPatch) -> None:
+    """setup(...) early and instrument(app) later: the first call's settings are the defaults."""
+    monkeypatch.setenv("ASOK_TRACE_ISOLATE", "0")
+    settings.set_default(config.resolve({"log_events": True}))
+    resolved = config.resolve({"access_log": False})
+    assert (resolved.log_events, resolved.access_log, resolved.isolate) == (True, False, False)

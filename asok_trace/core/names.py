@@ -16,18 +16,39 @@ ROUTE: Final = "route"
 STATUS: Final = "status"
 DURATION_MS: Final = "duration_ms"
 ERROR: Final = "error"
-"""The class name of the exception that escaped the application."""
+"""The class name of the exception that escaped the application, or became a 5xx page of it."""
+
+# Log fields of lines inside a trace, and of WebSocket messages.
+TRACE_ID: Final = "trace_id"
+SPAN_ID: Final = "span_id"
+CONNECTION_ID: Final = "connection_id"
 
 STAMPED: Final = (REQUEST_ID, IP, USER, PATH)
 """What every line of a request carries, as far as it is known."""
 
-RESERVED: Final = frozenset({REQUEST_ID, "trace_id", "span_id"})
+RESERVED: Final = frozenset({REQUEST_ID, TRACE_ID, SPAN_ID})
 """What ``bind()`` refuses: these must agree with the response header and the trace."""
 
 # Event and logger names.
 REQUEST_EVENT: Final = "request"
 LOGGER: Final = "asok_trace"
 REQUEST_LOGGER: Final = "asok_trace.request"
+
+# Span attributes: a field's name on a span, where it differs. OpenTelemetry's semantic
+# conventions have names for all but the request id.
+ATTRIBUTES: Final = {
+    REQUEST_ID: "request.id",
+    IP: "client.address",
+    USER: "user.id",
+    PATH: "url.path",
+    TASK: "asok_trace.task",
+    CONNECTION_ID: "asok_trace.connection.id",
+}
+ATTRIBUTE_REQUEST_ID: Final = ATTRIBUTES[REQUEST_ID]
+ATTRIBUTE_USER: Final = ATTRIBUTES[USER]
+
+# The instrumentation scope of our spans.
+TRACER: Final = "asok_trace"
 
 # Headers.
 REQUEST_ID_HEADER: Final = "X-Request-ID"

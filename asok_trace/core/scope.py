@@ -59,9 +59,12 @@ class Scope:
     __slots__ = (
         "__weakref__",
         "_bound",
+        "_error",
+        "_events",
         "_fields",
         "_ip",
         "_kind",
+        "_line",
         "_live",
         "_method",
         "_name",
@@ -73,6 +76,7 @@ class Scope:
         "_route",
         "_running",
         "_status",
+        "_traced",
         "_user",
     )
 
@@ -86,6 +90,8 @@ class Scope:
         path: str | None = None,
         ip: str | None = None,
         live: Live | None = None,
+        line: Live | None = None,
+        events: bool = False,
         bound: Mapping[str, str | None] | None = None,
     ) -> None:
         self._request_id = request_id
@@ -96,13 +102,22 @@ class Scope:
         self._ip = ip
         self._route: str | None = None
         self._status: int | None = None
+        # What failed, if the framework made an error page of it; for the end of the request.
+        self._error: BaseException | None = None
         self._user: str | _Unknown | None = UNKNOWN
         self._bound: Fields = dict(bound) if bound else {}
         self._open = True
-        # False while a response body waits between two steps: nobody is inside then.
+        # Opened by a gateway or a unit of work, and not ended: a request that begins in its
+        # context is one within it.
         self._running = True
         # How to bring `_fields` up to date before it is read; None if nothing can change.
         self._live = live
+        # The same for a log line, with the ids of the current span; None if nobody traces.
+        self._line = line
+        # Whether its log lines become events of the current span.
+        self._events = events
+        # For `_line` alone: what it put together last, and of what.
+        self._traced: tuple[object, Fields, Fields] | None = None
         # For `_live` alone: the state of this scope's own request object, and the raw value
         # that `_user` was made of. Comparing by identity makes an unchanged user free.
         self._own: object = None
@@ -126,7 +141,7 @@ class Scope:
 
     @property
     def method(self) -> str | None:
-        """The HTTP method."""
+        """The HTTP method; of a WebSocket: ``connect``, ``message`` or ``disconnect``."""
         return self._method
 
     @property
@@ -163,7 +178,7 @@ class Scope:
     @property
     def fields(self) -> Mapping[str, str | None]:
         """What a line logged now would be stamped with."""
-        return MappingProxyType(self.fresh())
+        return MappingProxyType(self.line())
 
     def __repr__(self) -> str:
         what = self._name if self._name is not None else f"{self._method} {self._path}"
@@ -182,6 +197,12 @@ class Scope:
         """Return the fields, brought up to date. Not to be changed: it is not a copy."""
         live = self._live
         return self._fields if live is None else live(self)
+
+    def line(self) -> Fields:
+        """Return what a line logged now is stamped with: `fresh`, and the ids of the current
+        span if there is one."""
+        line = self._line
+        return self.fresh() if line is None else line(self)
 
     def set_user(self, raw: object) -> None:
         """Take ``raw`` (a primary key, None for nobody, UNKNOWN) as this scope's user."""
@@ -208,12 +229,19 @@ class Scope:
         and path are the other's."""
         return self._made_fields(ip, _user_text(raw_user), path)
 
+    def rename(self, request_id: str) -> None:
+        """Take another request id. For the gateway, before anybody has seen the first."""
+        self._request_id = request_id
+        self._fields = self._own_fields()
+
     def close(self, live: Live | None = None) -> None:
         """End this unit of work; the framework's request is let go."""
         self._open = False
         self._running = False
         self._live = live
+        self._traced = None
         self._own = None
+        self._error = None
 
     def _made_fields(self, ip: str | None, user: str | _Unknown | None, path: str | None) -> Fields:
         fields: Fields = {names.REQUEST_ID: self._request_id}

@@ -21,6 +21,10 @@ class Settings:
     """The header a request id is read from and written to."""
     trust_incoming: bool = True
     """Use a request id that came in that header."""
+    log_events: bool = False
+    """Make log lines events of the current span."""
+    service: str | None = None
+    """The ``service.name`` of the providers that `setup` makes."""
     exclude: tuple[str, ...] = ()
     """Path patterns (``/health``, ``/static/*``) that get no canonical line."""
 

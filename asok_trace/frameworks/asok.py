@@ -7,31 +7,51 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from asok_trace.core import settings, text
-from asok_trace.core.scope import UNKNOWN, Scope
+from asok_trace.core.scope import UNKNOWN, Fields, Live, Scope
 from asok_trace.frameworks import environ
-from asok_trace.frameworks.base import Entry, Framework
+from asok_trace.frameworks.base import Connection, Entry, Framework
 from asok_trace.frameworks.live import live_unowned
+
+# On the instance, where `Asok.__call__` looks them up: a wrapper around the app itself would
+# hide from servers which of WSGI, ASGI2 and ASGI3 it speaks, and middleware misses static files,
+# 404, health and redirects.
+_APP = (
+    Entry("_wsgi_call", "wsgi"),
+    Entry("_asgi_call", "asgi"),
+    Entry("_build_environ_from_asgi", "environ"),
+    # Before middleware and error pages, which overwrite what it found.
+    Entry("_resolve_request_page", "route"),
+    # All that make a page of an exception; nobody else sees it.
+    Entry("_handle_dispatch_exception", "error"),
+    Entry("_admin_exception_response", "error"),
+    Entry("_send_wsgi_error", "error"),
+    Entry("_send_asgi_error", "error"),
+)
+_WEBSOCKET_SERVER = (
+    Entry("_fire_on_connect", "connect"),
+    Entry("_dispatch_text_frame", "message"),
+    Entry("_fire_on_disconnect", "disconnect"),
+    # The server swallows what its handlers raise, here and in live components.
+    Entry("asok.ws", "error_log"),
+)
+_ENTRIES = {
+    ("asok.core.asok", "Asok"): _APP,
+    ("asok.ws.server", "WebSocketServer"): _WEBSOCKET_SERVER,
+}
+
+# Not the session's own method, which an application may have overridden.
+_get = dict.get
 
 
 class _Asok:
     name: str = "asok"
 
-    # On the instance, where `Asok.__call__` looks them up: a wrapper around the app itself
-    # would hide from servers which of WSGI, ASGI2 and ASGI3 it speaks, and middleware misses
-    # static files, 404, health and redirects.
-    entries: Sequence[Entry] = (
-        Entry("_wsgi_call", "wsgi"),
-        Entry("_asgi_call", "asgi"),
-        Entry("_build_environ_from_asgi", "environ"),
-        # Before middleware and error pages, which overwrite what it found.
-        Entry("_resolve_request_page", "route"),
-    )
-
-    def owns(self, app: object) -> bool:
-        return any(
-            cls.__module__ == "asok.core.asok" and cls.__name__ == "Asok"
-            for cls in type(app).__mro__
-        )
+    def entries(self, app: object) -> Sequence[Entry]:
+        for cls in type(app).__mro__:
+            found = _ENTRIES.get((cls.__module__, cls.__name__))
+            if found is not None:
+                return found
+        return ()
 
     def current(self) -> Any:
         # Through sys.modules each time: `asok dev` throws its modules away and imports anew.
@@ -46,13 +66,21 @@ class _Asok:
         return environ.carried(request.environ)
 
     def unowned(self, request: Any) -> Scope:
+        found = self.carried(request)
+        if found is not None:
+            return found
         live = live_unowned(self, settings.default().user)
         return environ.unowned(request.environ, self.facts(request)[0], live)
 
     def facts(self, request: Any) -> tuple[str | None, str]:
         env = request.environ
-        peer, forwarded = env.get("REMOTE_ADDR", ""), env.get("HTTP_X_FORWARDED_FOR")
+        peer, forwarded = env.get("REMOTE_ADDR") or "", env.get("HTTP_X_FORWARDED_FOR")
         return self.client_ip(env.get("asok.app"), peer, forwarded), environ.path(env)
+
+    @staticmethod
+    def synthetic(request: Any) -> bool:
+        # Live components and pre-rendered pages get one; a server always says the peer.
+        return "REMOTE_ADDR" not in request.environ
 
     @staticmethod
     def peek(request: Any) -> object:
@@ -61,20 +89,55 @@ class _Asok:
         state = request.__dict__
         if state["_auth_resolved"]:
             user = state["_user_instance"]
-            return None if user is None else user.__dict__.get("id", UNKNOWN)
+            if user is None:
+                return None
+            # A view may log in what it likes: a dict, a name, an object with slots.
+            return getattr(user, "__dict__", {}).get("id", UNKNOWN)
         headers = state["environ"]
         if headers.get("HTTP_AUTHORIZATION", "").startswith("Bearer "):
             return UNKNOWN  # asok asks the token first, and has not yet
         session = state["_session"]
         if session is None:
             return UNKNOWN
-        user_id = dict.get(session, "user_id")
+        user_id = _get(session, "user_id")
         if user_id:
             return user_id
         # An empty session falls back to the login cookie, unless this request just unset it.
         if "asok.session_cookie" in headers or "asok_session" not in state["cookies_dict"]:
             return None
         return UNKNOWN
+
+    @staticmethod
+    def told_by(request: Any) -> object:
+        state = request.__dict__
+        if not state["_auth_resolved"]:
+            return UNKNOWN
+        user = state["_user_instance"]
+        # One without a key may get one, when it is saved.
+        if user is not None and getattr(user, "__dict__", {}).get("id") is None:
+            return UNKNOWN
+        return user
+
+    def live(self, look: Callable[[Scope, Any], Fields]) -> Live:
+        current = self.reader()
+
+        def live(scope: Scope) -> Fields:
+            # As peek() has it, but for what cannot have changed since. Attributes are faster to
+            # read than the __dict__, and these are none that compute: peek() saw them in there.
+            own: Any = scope._own
+            if own is not None:
+                request, user = own
+                if request is current():
+                    if request._auth_resolved:
+                        if request._user_instance is user:
+                            return scope._fields
+                    elif (session := request._session) is not None and _get(
+                        session, "user_id"
+                    ) is scope._peeked:
+                        return scope._fields
+            return look(scope, current())
+
+        return live
 
     def client_ip(self, app: Any, peer: str, forwarded: str | None) -> str | None:
         # asok's own rule (Request.ip), to the letter, and then only what is an address.
@@ -92,13 +155,47 @@ class _Asok:
         for root in app._pages_search_paths:
             if found.startswith(root + os.sep):
                 page = os.path.splitext(found[len(root) :])[0].replace(os.sep, "/")
-                index = "/" + app.config["INDEX"]
-                return page.removesuffix(index) or "/"
+                folder, _, name = page.rpartition("/")
+                return (folder or "/") if name in (app.config["INDEX"], "index") else page
         return None
+
+    def connection(self, server: Any, args: tuple[Any, ...], header: str) -> Connection:
+        # Called as (route, connection) at both ends, as (connection, payload, handler) between.
+        at_an_end = hasattr(args[0], "pattern")
+        connection = args[1] if at_an_end else args[0]
+        route = args[0] if at_an_end else server._match(connection.path)[0]
+        user = connection.user
+        headers = connection.headers
+        return Connection(
+            key=connection,
+            path=text.wsgi_path(connection.path),
+            route=None if route is None else route.pattern,
+            ip=self.client_ip(server.app, connection.addr[0], headers.get("x-forwarded-for")),
+            user=None if user is None else getattr(user, "__dict__", {}).get("id", UNKNOWN),
+            request=_own_request(connection),
+            incoming_id=headers.get(header.lower()),
+        )
 
     def activate(self, request: Any) -> AbstractContextManager[Any]:
         managed: AbstractContextManager[Any] = sys.modules["asok.context"].request_context(request)
         return managed
+
+
+def _own_request(connection: Any) -> Any:
+    """A request for one message: a copy of the connection's, with the user that the connection
+    has by now. asok too makes live components a new one for each message; a shared one would
+    grow (`_asok_sql_log`) as long as the connection lives."""
+    request = getattr(connection, "request", None)
+    if request is None:
+        return None  # asok could make none of this handshake
+    made = object.__new__(type(request))
+    made.__dict__ = state = dict(vars(request))
+    for name, value in state.items():
+        if type(value) is dict or type(value) is list:
+            state[name] = value.copy()
+    made._user_instance = connection.user
+    made._auth_resolved = connection.user is not None
+    return made
 
 
 FRAMEWORK: Framework = _Asok()

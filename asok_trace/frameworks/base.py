@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple, Protocol
 
 from asok_trace.core.errors import ConfigError, Piece
-from asok_trace.core.scope import Scope
+from asok_trace.core.scope import Fields, Live, Scope
 
 
 class Entry(NamedTuple):
@@ -20,17 +20,36 @@ class Entry(NamedTuple):
     kind: str
     """``wsgi`` and ``asgi``: an application callable. ``environ``: returns the WSGI environ of
     an ASGI request. ``route``: called with the request, returns what `Framework.route` reads.
+    ``error``: called with the request and an exception, makes an error page of it. ``connect``,
+    ``message`` and ``disconnect``: called with what `Framework.connection` reads. ``error_log``:
+    no attribute but the name of a logger that reports the exceptions of messages.
     """
+
+
+class Connection(NamedTuple):
+    """A WebSocket connection, as far as its messages are concerned."""
+
+    key: Any
+    """The object that lives as long as the connection."""
+    path: str
+    route: str | None
+    ip: str | None
+    user: object
+    request: Any
+    """What to make the framework's current request meanwhile, made for this event alone; None
+    if there is none."""
+    incoming_id: str | None
+    """The request id that the handshake brought, not validated."""
 
 
 class Framework(Protocol):
     """One web framework, as facts. To add one: these members, and a line in `_ADAPTERS`."""
 
     name: str
-    entries: Sequence[Entry]
 
-    def owns(self, app: object) -> bool:
-        """Whether ``app`` is an application of this framework, told without importing it."""
+    def entries(self, app: object) -> Sequence[Entry]:
+        """Where ``app`` is entered; nothing if it is not of this framework. Told by its class,
+        without importing anything."""
 
     def current(self) -> Any:
         """The framework's current request in this context, or None."""
@@ -47,14 +66,31 @@ class Framework(Protocol):
     def facts(self, request: Any) -> tuple[str | None, str]:
         """The client's address and the path of ``request``."""
 
+    def synthetic(self, request: Any) -> bool:
+        """Whether the framework made ``request`` itself, inside another one: facts that it
+        leaves out are those of the one around it."""
+
     def peek(self, request: Any) -> object:
         """The user's primary key, None for nobody, UNKNOWN; read without any side effect."""
+
+    def told_by(self, request: Any) -> object:
+        """An object that `peek` would have to find changed before it answered otherwise, by
+        which `live` tells that nothing changed; UNKNOWN if there is none. No side effect."""
+
+    def live(self, look: Callable[[Scope, Any], Fields]) -> Live:
+        """A function that returns a scope's fields as they are while ``scope._own`` is the
+        current request and what `told_by` said of it, else ``look(scope, request)``. It is
+        called for every line of an instrumented application."""
 
     def client_ip(self, app: Any, peer: str, forwarded: str | None) -> str | None:
         """The client's address by the framework's own proxy rule; never text that is none."""
 
     def route(self, app: Any, found: Any) -> str | None:
         """The route pattern, from what the ``route`` entry returned."""
+
+    def connection(self, server: Any, args: tuple[Any, ...], header: str) -> Connection:
+        """The connection that a ``connect``, ``message`` or ``disconnect`` entry is called with;
+        ``header`` is the name of the request id's."""
 
     def activate(self, request: Any) -> AbstractContextManager[Any]:
         """Make ``request`` the framework's current one for a while."""
@@ -65,8 +101,12 @@ _ADAPTERS = {"asok.context": "asok_trace.frameworks.asok"}
 
 _loaded: dict[str, Framework] = {}
 
-current_request: Final = Piece("reading the framework's current request")
-user: Final = Piece("reading the framework's user")
+current_request: Final = Piece(
+    "reading the framework's current request", then="lines for which it fails are not stamped"
+)
+user: Final = Piece(
+    "reading the framework's user", then="a request in which it fails keeps what was known"
+)
 
 
 def adapter(marker: str) -> Framework:
@@ -77,18 +117,20 @@ def adapter(marker: str) -> Framework:
     return found
 
 
-def of_app(app: object) -> Framework:
-    """Return the framework that ``app`` is an application of.
+def of_app(app: object) -> tuple[Framework, Sequence[Entry]]:
+    """Return the framework that ``app`` belongs to, and where it is entered.
 
     Raises:
         ConfigError: it is of none we know.
     """
     for framework in loaded():
-        if framework.owns(app):
-            return framework
+        entries = framework.entries(app)
+        if entries:
+            return framework, entries
     raise ConfigError(
         f"{app!r} cannot be instrumented: it is not an application of a framework that "
-        f"asok_trace knows (Asok). Pass the application object itself, before anything wraps it."
+        f"asok_trace knows (Asok, and its WebSocketServer). Pass the application object "
+        f"itself, before anything wraps it."
     )
 
 

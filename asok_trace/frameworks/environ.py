@@ -4,6 +4,7 @@ from typing import Any
 
 from asok_trace.core import ids, names, settings, text
 from asok_trace.core.scope import Live, Scope
+from asok_trace.frameworks import otel
 
 
 def header(environ: dict[str, Any], name: str) -> str | None:
@@ -32,10 +33,15 @@ def unowned(environ: dict[str, Any], ip: str | None, live: Live) -> Scope:
         path=path(environ),
         ip=ip,
         live=live,
+        line=otel.line(),
+        events=now.log_events,
     )
+    made._running = False  # no gateway is ever inside
     # Two threads that see the request may both come here; the first one's scope is everyone's.
     kept = environ.setdefault(names.CARRIED, made)
-    return kept if isinstance(kept, Scope) else made
+    if not isinstance(kept, Scope):  # a request built outside any carries None
+        kept = environ[names.CARRIED] = made
+    return kept
 
 
 def path(environ: dict[str, Any]) -> str:

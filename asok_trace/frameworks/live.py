@@ -10,8 +10,10 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
+from asok_trace.core import scope as core_scope
+from asok_trace.core import text
 from asok_trace.core.errors import Piece
-from asok_trace.core.scope import UNCHANGED, Fields, Live, Scope
+from asok_trace.core.scope import UNCHANGED, UNKNOWN, Fields, Live, Scope
 from asok_trace.frameworks.base import Framework, current_request, user
 
 Resolver = Callable[[Any], object]
@@ -24,24 +26,38 @@ class _ResolverFailedError(Exception):
 def live_owned(framework: Framework, resolver: Resolver | None) -> Live:
     """For the open scopes of a gateway.
 
-    On the path of every line: two reads and two comparisons, as long as nothing changed.
+    The framework's own glance (`Framework.live`) is on the path of every line, and comes here
+    whenever it does not find the same request with the same user as before. A custom resolver
+    is asked on every line.
     """
     current = framework.reader()
     peek = framework.peek if resolver is None else _guarded(resolver)
 
-    def live(scope: Scope) -> Fields:
+    def look(scope: Scope, request: Any) -> Fields:
         try:
-            request = current()
-            if request is not scope._own:
-                if request is None:
-                    return scope._fields
-                if framework.carried(request) is not scope:
+            if request is None:
+                return scope._fields
+            own: Any = scope._own
+            if own is None or own[0] is not request:
+                carried = framework.carried(request)
+                if carried is not scope:
+                    if carried is not None and carried._running:
+                        # The one around ours: the framework has not named ours yet, or has
+                        # put it away.
+                        return scope._fields
                     ip, path = framework.facts(request)
-                    return scope.seen_as(ip, path, peek(request))
-                scope._own = request
+                    raw = peek(request)
+                    if carried is None and framework.synthetic(request):
+                        ip = ip or scope._ip
+                        raw = scope._user if raw is UNKNOWN else raw
+                    return scope.seen_as(ip, path, raw)
+            # First: if the user changes in between, the next line finds another one here.
+            told_by = framework.told_by(request)
             raw = peek(request)
-            if raw is not scope._peeked:
-                scope.set_user(raw)
+            if own is None or raw is not scope._peeked or told_by is not own[1]:
+                with core_scope._changing:  # the two belong together, and a thread may be here too
+                    scope.set_user(raw)
+                    scope._own = (request, told_by)
         except _ResolverFailedError:
             scope._live = None  # not asked again by this request
         except Exception as error:
@@ -49,7 +65,9 @@ def live_owned(framework: Framework, resolver: Resolver | None) -> Live:
             user.failed(error)
         return scope._fields
 
-    return live
+    if resolver is None:
+        return framework.live(look)
+    return lambda scope: look(scope, current())
 
 
 @lru_cache(maxsize=8)
@@ -61,7 +79,7 @@ def live_unowned(framework: Framework, resolver: Resolver | None) -> Live:
     def live(scope: Scope) -> Fields:
         try:
             request = framework.current()
-            if request is not None and user.working:
+            if request is not None:
                 raw = peek(request)
                 if raw is not scope._peeked:
                     scope.set_user(raw)
@@ -98,14 +116,20 @@ _resolving: ContextVar[bool] = ContextVar("asok_trace_resolving", default=False)
 
 def _guarded(resolver: Resolver) -> Resolver:
     """Return ``resolver`` so that it cannot recurse and its failure is reported once."""
-    report = Piece(f"the user= resolver {getattr(resolver, '__qualname__', resolver)!r}")
+    report = Piece(
+        f"the user= resolver {getattr(resolver, '__qualname__', resolver)!r}",
+        then="a request in which it fails keeps what was known",
+    )
 
     def peek(request: Any) -> object:
         if _resolving.get():
             return UNCHANGED
         entered = _resolving.set(True)
         try:
-            return resolver(request)
+            raw = resolver(request)
+            if raw is None or isinstance(raw, (str, int)):
+                return raw
+            return text.clean(raw, text.USER_LIMIT)  # here, for its __str__ may log or raise
         except Exception as error:
             report.failed(error)
             raise _ResolverFailedError from error

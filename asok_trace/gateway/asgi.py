@@ -1,18 +1,24 @@
 """The ASGI gateway: a scope per HTTP request, open until the application returns."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from asok_trace.core import text
 from asok_trace.core.errors import contained
 from asok_trace.core.hooks import Hook
 from asok_trace.core.names import CARRIED
-from asok_trace.core.scope import ACTIVE, Scope
+from asok_trace.core.scope import ACTIVE, SERVED, Scope
 from asok_trace.gateway.exchange import Exchange, Gate, header, opening
+from asok_trace.stamp import tracing
+from asok_trace.stamp.tracing import Facts
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+_FORWARDED: Final = b"x-forwarded-for"
 
 
 def gateway(hook: Hook, gate: Gate) -> Callable[[Message, Receive, Send], Awaitable[None]]:
@@ -25,6 +31,8 @@ def gateway(hook: Hook, gate: Gate) -> Callable[[Message, Receive, Send], Awaita
                 exchange = _open(gate, scope)
             except Exception as error:
                 opening.failed(error)
+        if hook.active and scope["type"] == "lifespan":
+            send = _flushing(send)
         if exchange is None:
             await hook.original(scope, receive, send)
         else:
@@ -44,10 +52,16 @@ def _open(gate: Gate, scope: Message) -> Exchange | None:
         incoming=_header(scope, settings.request_id_header),
         method=scope["method"],
         path=text.clean(scope["path"] or "/", text.PATH_LIMIT),
-        ip=gate.framework.client_ip(
-            gate.app, client[0] if client else "", _header(scope, "X-Forwarded-For")
-        ),
+        ip=gate.framework.client_ip(gate.app, (client and client[0]) or "", _forwarded(scope)),
     )
+    if exchange.spans is not None:
+        exchange.trace(
+            Facts(
+                partial(_header, scope),
+                scope.get("scheme", "http"),
+                scope.get("http_version", "1.1"),
+            )
+        )
     scope[CARRIED] = exchange.scope
     return exchange
 
@@ -64,19 +78,24 @@ async def _run(
 
     async def respond(message: Message) -> None:
         nonlocal started
-        kind = message["type"]
-        if kind == "http.response.start" and not started:
-            # The first start is the one the client sees; asok may try a second.
-            started = True
-            exchange.response_started(message.get("status"))
+        kind = message.get("type")
+        if kind == "http.response.start":
             message = contained(header, _with_id, message, gate, exchange) or message
+            if not started:
+                exchange.response_started(message.get("status"))
         await send(message)
+        if kind == "http.response.start":
+            started = True  # the client has this one, even if asok tries a second
         if kind == "http.response.body" and not message.get("more_body", False):
             exchange.last_byte()
 
     # Servers reuse contexts between requests: whatever is found here is overwritten.
     before = ACTIVE.get()
+    if before is None or not before._running:
+        # Not for a nested call: the server's line is about the request it serves.
+        SERVED.set(exchange.scope)
     ACTIVE.set(exchange.scope)
+    token = None if exchange.context is None else exchange.attach()
     error: BaseException | None = None
     try:
         await application(scope, receive, respond)
@@ -86,15 +105,40 @@ async def _run(
     finally:
         exchange.end(error)
         error = None  # a traceback that holds this frame would be a circle
+        exchange.detach(token)
         ACTIVE.set(before if before is not None and before._running else None)
+
+
+def _flushing(send: Send) -> Send:
+    """Export the last spans before the server says that it is down: some servers then end the
+    process by a signal, and nothing that was registered with atexit runs."""
+
+    async def flushing(message: Message) -> None:
+        spans = tracing.spans()
+        if spans is not None and message.get("type") == "lifespan.shutdown.complete":
+            try:
+                await asyncio.to_thread(spans.flush)
+            except Exception as error:
+                tracing.tracing.failed(error)
+        await send(message)
+
+    return flushing
 
 
 def _with_id(message: Message, gate: Gate, exchange: Exchange) -> Message:
     name = gate.settings.request_id_header.encode("ascii")
     lower = name.lower()
-    headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != lower]
+    headers = [pair for pair in message.get("headers") or () if pair[0].lower() != lower]
     headers.append((lower, exchange.scope._request_id.encode("ascii")))
     return {**message, "headers": headers}
+
+
+def _forwarded(scope: Message) -> str | None:
+    # As in the environ that asok makes of it: the last one counts, and a dash is an underscore.
+    length = len(_FORWARDED)
+    last = {key.lower(): value for key, value in scope["headers"] if len(key) == length}
+    found = [value for key, value in last.items() if key.replace(b"_", b"-") == _FORWARDED]
+    return found[-1].decode("latin-1") if found else None
 
 
 def _header(scope: Message, name: str) -> str | None:

@@ -6,16 +6,16 @@ from typing import Any, Final, NamedTuple
 
 from asok_trace.core import ids, text
 from asok_trace.core.errors import Piece
-from asok_trace.core.scope import Live, Scope
+from asok_trace.core.scope import Fields, Live, Scope
 from asok_trace.core.settings import Settings
-from asok_trace.frameworks import base, live
+from asok_trace.frameworks import base, live, otel
 from asok_trace.frameworks.base import Framework
-from asok_trace.stamp import access
+from asok_trace.stamp import access, tracing
 
 opening: Final = Piece("opening the scope of a request")
 routing: Final = Piece("noting the route of a request")
 header: Final = Piece("setting the request id header")
-closing: Final = Piece("closing the scope of a request")
+closing: Final = Piece("closing the scope of a request", then="the next request is tried again")
 
 
 class Gate(NamedTuple):
@@ -42,7 +42,7 @@ class Gate(NamedTuple):
 class Exchange:
     """One request and its response, and the scope that is open meanwhile."""
 
-    __slots__ = ("_ended", "_gate", "_started", "request", "scope")
+    __slots__ = ("_ended", "_gate", "_made", "_span", "_started", "request", "scope", "spans")
 
     def __init__(
         self, gate: Gate, *, incoming: str | None, method: str, path: str, ip: str | None
@@ -54,21 +54,57 @@ class Exchange:
         # after the framework has put it away.
         self.request: Any = None
         accepted = ids.accept(incoming) if gate.settings.trust_incoming else None
+        self._made = accepted is None
+        self._span: Any = None
+        # What starts and ends spans; None if nobody traces, which costs nothing then.
+        self.spans = tracing.spans()
         self.scope = Scope(
             accepted or ids.make(),
             "http",
             method=text.clean(method, text.METHOD_LIMIT),
             path=text.clean(path, text.PATH_LIMIT),
             ip=ip,
-            live=gate.live if base.user.working else None,
+            live=gate.live,
+            line=None if self.spans is None else otel.line(),
+            events=gate.settings.log_events,
         )
 
-    def response_started(self, status: int | None) -> None:
-        """Take the status, and what the framework knows by now. Never raises."""
-        scope = self.scope
-        scope._status = status
-        scope.fresh()
+    def trace(self, facts: tracing.Facts) -> None:
+        """Start the server span. Only if there are `spans`; never raises an Exception."""
         try:
+            self._span = self.spans.start(
+                self.scope, facts, trust=self._gate.settings.trust_incoming, made=self._made
+            )
+        except Exception as error:
+            tracing.tracing.failed(error)
+
+    @property
+    def context(self) -> Any:
+        """The OpenTelemetry context that has to be current while the request runs, or None."""
+        return None if self._span is None else self._span.context
+
+    def attach(self) -> Any:
+        """Make that `context` current; what comes back is for `detach`."""
+        try:
+            return self.spans.attach(self.context)
+        except Exception as error:
+            tracing.tracing.failed(error)
+            return None
+
+    def detach(self, token: Any) -> None:
+        """Undo `attach`."""
+        if token is None:
+            return
+        try:
+            self.spans.detach(token)
+        except Exception as error:
+            tracing.tracing.failed(error)
+
+    def response_started(self, status: object) -> None:
+        """Take the status, and what the framework knows by now. Never raises an Exception."""
+        self.scope._status = status if isinstance(status, int) else None
+        try:
+            self.scope.fresh()
             self.request = self._gate.framework.current()
         except Exception as error:
             base.current_request.failed(error)
@@ -85,18 +121,42 @@ class Exchange:
         try:
             if error is not None and scope._status is None and isinstance(error, Exception):
                 scope._status = 500  # what every server answers for us
-            fields = scope.fresh()
-            scope.close(self._gate.live_closed)
+            scope.fresh()
+            error = error or self._shown(scope)
+            seconds = (self._ended or time.perf_counter()) - self._started
+            fields = scope._fields
+            if self._span is not None:
+                fields = self._end_span(scope, error) | fields
+            scope.close()  # its own line speaks for this request alone, whichever is current
             self.request = None
-            if self._gate.settings.access_log and access.line.working:
-                self._log(scope, fields, error)
+            if self._gate.settings.access_log:
+                self._log(scope, fields, seconds, error)
+            scope.close(self._gate.live_closed)
         except Exception as fault:
             scope.close()
             closing.failed(fault)
 
-    def _log(self, scope: Scope, fields: Any, error: BaseException | None) -> None:
+    def _shown(self, scope: Scope) -> BaseException | None:
+        """The exception that the framework made an error page of."""
+        return scope._error if scope._status is not None and scope._status >= 500 else None
+
+    def _end_span(self, scope: Scope, error: BaseException | None) -> Fields:
+        """End the server span at the last byte; return its ids."""
+        try:
+            at = None
+            if self._ended is not None:
+                at = self.spans.now() - int((time.perf_counter() - self._ended) * 1e9)
+            self._span.end(scope, error, at)
+            ids: Fields = self._span.ids()
+        except Exception as fault:
+            tracing.tracing.failed(fault)
+            return {}
+        return ids
+
+    def _log(
+        self, scope: Scope, fields: Fields, seconds: float, error: BaseException | None
+    ) -> None:
         path = scope._path or ""
         if any(fnmatchcase(path, pattern) for pattern in self._gate.settings.exclude):
             return
-        seconds = (self._ended or time.perf_counter()) - self._started
         access.log(scope, fields, seconds, error)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
-from asok_trace.core import ids, text
+from asok_trace.core import ids, settings, text
 from asok_trace.core.errors import ConfigError
 from asok_trace.core.scope import ACTIVE, Scope, bindable
+from asok_trace.frameworks import otel
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -41,7 +42,14 @@ class scope:  # noqa: N801  # reads as a verb: with scope("nightly")
         self._entered: list[tuple[Scope, Scope | None]] = []
 
     def __enter__(self) -> Scope:
-        opened = Scope(ids.make(), self._kind, name=self._name, bound=self._bound)
+        opened = Scope(
+            ids.make(),
+            self._kind,
+            name=self._name,
+            line=otel.line(),
+            events=settings.default().log_events,
+            bound=self._bound,
+        )
         self._entered.append((opened, ACTIVE.get()))
         ACTIVE.set(opened)
         return opened

@@ -1,15 +1,19 @@
 """The WSGI gateway: a scope per call, open until the body is exhausted, closed or failed."""
 
+import atexit
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from functools import partial
 from typing import Any, Final
 
-from asok_trace.core.errors import Piece
+from asok_trace.core.errors import Piece, contained
 from asok_trace.core.hooks import Hook
 from asok_trace.core.names import CARRIED
 from asok_trace.core.scope import ACTIVE, SERVED
 from asok_trace.frameworks import environ as environs
-from asok_trace.gateway.exchange import Exchange, Gate, header, opening
+from asok_trace.gateway.exchange import Exchange, Gate, closing, header, opening
+from asok_trace.stamp.tracing import Facts
 
 Environ = dict[str, Any]
 
@@ -21,6 +25,8 @@ def gateway(hook: Hook, gate: Gate) -> Callable[..., Any]:
 
     def wsgi(environ: Environ, start_response: Callable[..., Any]) -> Any:
         exchange = None
+        if _dropped:
+            _end_dropped()
         if hook.active and opening.working:
             try:
                 exchange = _open(gate, environ)
@@ -44,9 +50,17 @@ def _open(gate: Gate, environ: Environ) -> Exchange | None:
         method=environ.get("REQUEST_METHOD", "GET"),
         path=environs.path(environ),
         ip=gate.framework.client_ip(
-            gate.app, environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR")
+            gate.app, environ.get("REMOTE_ADDR") or "", environ.get("HTTP_X_FORWARDED_FOR")
         ),
     )
+    if exchange.spans is not None:
+        exchange.trace(
+            Facts(
+                partial(environs.header, environ),
+                environ.get("wsgi.url_scheme", "http"),
+                environ.get("SERVER_PROTOCOL", "HTTP/1.1").rpartition("/")[2],
+            )
+        )
     environ[CARRIED] = exchange.scope
     return exchange
 
@@ -64,17 +78,19 @@ class _Call:
         self._isolated = copy_context().run if gate.settings.isolate else None
 
     def run(self, application: Callable[..., Any], environ: Environ) -> Any:
-        SERVED.set(self._exchange.scope)
+        before = ACTIVE.get()
+        if before is None or not before._running:
+            # Not for a nested call: the server's line is about the request it serves.
+            SERVED.set(self._exchange.scope)
         return self.enter(self._dispatch, application, environ)
 
     def enter(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call ``function`` in this call's context, with its scope active."""
-        scope = self._exchange.scope
         if self._isolated is not None:
-            return self._isolated(_activated, scope, function, args)
+            return self._isolated(_activated, self._exchange, function, args)
         before = ACTIVE.get()
         try:
-            return _activated(scope, function, args)
+            return _activated(self._exchange, function, args)
         finally:
             # Only an outer call that is still dispatching gets its place back.
             ACTIVE.set(before if before is not None and before._running else None)
@@ -101,13 +117,26 @@ class _Call:
                 header.failed(error)
         # Passed on as it came: asok's test client takes two arguments only.
         write = self._start_response(status, headers, *exc_info)
-        exchange.response_started(int(status[:3]) if status[:3].isdecimal() else None)
+        exchange.response_started(_code(status))
         return write
 
 
-def _activated(scope: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    ACTIVE.set(scope)
-    return function(*args)
+def _code(status: Any) -> int | None:
+    """The number that a status line starts with; an application may pass anything."""
+    code = status[:3] if isinstance(status, str) else ""
+    return int(code) if code.isdecimal() else None
+
+
+def _activated(exchange: Exchange, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    ACTIVE.set(exchange.scope)
+    if exchange.context is None:
+        return function(*args)
+    # Per step of the body, too: a span's context is never held across a yield.
+    token = exchange.attach()
+    try:
+        return function(*args)
+    finally:
+        exchange.detach(token)
 
 
 def _with_id(headers: Any, name: str, request_id: str) -> list[tuple[str, str]]:
@@ -129,7 +158,6 @@ class _Body:
         self._gate = gate
         self._iterator: Iterator[Any] | None = None
         self._entered = False
-        exchange.scope._running = False
 
     def __iter__(self) -> "_Body":
         return self
@@ -141,21 +169,20 @@ class _Body:
         self._step(self._finish)
 
     def __del__(self) -> None:
-        # Thrown away half-way, without the close() that PEP 3333 asks for.
+        # Thrown away half-way, without the close() that PEP 3333 asks for. Not ended here: a
+        # collection may run while somebody holds the lock of a log handler, and our line would
+        # wait for it for ever.
         if self._exchange.scope._open:
-            self._exchange.end()
+            _dropped.append(self)
 
     def _step(self, function: Callable[[], Any]) -> Any:
         if self._entered:  # closed from within its own step: the context is entered already
             return function()
-        scope = self._exchange.scope
         self._entered = True
-        scope._running = scope._open
         try:
             return self._call.enter(self._with_request, function)
         finally:
             self._entered = False
-            scope._running = False
 
     def _with_request(self, function: Callable[[], Any]) -> Any:
         request = self._exchange.request
@@ -170,7 +197,10 @@ class _Body:
         try:
             return function()
         finally:
-            managed.__exit__(None, None, None)
+            try:
+                managed.__exit__(None, None, None)
+            except Exception as error:
+                resuming.failed(error)
 
     def _advance(self) -> Any:
         try:
@@ -185,6 +215,8 @@ class _Body:
             raise
 
     def _finish(self) -> None:
+        if self._iterator is not self._body:
+            self._iterator = iter(())  # what the body made to iterate over itself ends before it
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
@@ -193,3 +225,27 @@ class _Body:
             self._exchange.end(error)
             raise
         self._exchange.end()
+
+    def abandon(self) -> None:
+        """End what a server has dropped."""
+        self._step(self._abandon)
+
+    def _abandon(self) -> None:
+        self._iterator = self._body = None  # what they do at their end is still this request's
+        self._exchange.end()
+
+
+# Bodies that were thrown away half-way; ended by the next request, or at exit.
+_dropped: "deque[_Body]" = deque()
+
+
+def _end_dropped() -> None:
+    while _dropped:
+        try:
+            body = _dropped.popleft()
+        except IndexError:  # another thread was faster
+            return
+        contained(closing, body.abandon)
+
+
+atexit.register(_end_dropped)

@@ -8,6 +8,7 @@ from asok_trace.core.errors import Piece
 from asok_trace.core.hooks import Handle, Hook
 from asok_trace.core.scope import SERVED, Fields
 from asok_trace.frameworks import lookup
+from asok_trace.stamp import events
 
 stamping: Final = Piece("stamping standard library log records")
 
@@ -52,9 +53,17 @@ def stamp_logging(missing: str | None = None) -> Handle:
     """
     global _active
     if _active is None:
+        # CPython lays out the attributes of a class by what its first few instances have. With
+        # ours among them, setting them on a record costs half as much.
+        _set(logging.makeLogRecord({}), dict.fromkeys(names.STAMPED))
         hook = Hook(logging.Logger, "handle", lambda hook: _handle(hook, missing))
         _active = Handle(lambda: _undo(hook))
     return _active
+
+
+def active() -> bool:
+    """Whether `stamp_logging` is in force."""
+    return _active is not None
 
 
 def _undo(hook: Hook) -> None:
@@ -80,28 +89,57 @@ def _stamp(record: logging.LogRecord, missing: str | None) -> None:
     if not stamping.working:
         return
     try:
-        fields = lookup.fields()
-        if fields is None:
+        scope = lookup.here()
+        if scope is None or (not scope._open and _by_server(record)):
+            # A server may go on in the context of a request that is over.
             fields = _of_server(record)
+        else:
+            # As scope.line(), but written out, not called, for its speed.
+            fresh = scope._line
+            if fresh is None:
+                fresh = scope._live
+            elif scope._events:
+                events.add_record(record)
+            fields = scope._fields if fresh is None else fresh(scope)
         if fields is not None:
-            for key, value in fields.items():
-                if not hasattr(record, key):
-                    setattr(record, key, value)
+            _set(record, fields)
         if missing is not None:
-            for key in names.STAMPED:
-                if not hasattr(record, key):
-                    setattr(record, key, missing)
+            _set(record, dict.fromkeys(names.STAMPED, missing))
     except Exception as error:
         stamping.failed(error)
+
+
+def _set(record: logging.LogRecord, attributes: Fields) -> None:
+    """Set the attributes that ``record`` has not got."""
+    if type(record) is logging.LogRecord:
+        # All that a plain record has is in here: faster than hasattr() and setattr().
+        present = record.__dict__
+        for key, value in attributes.items():
+            if key not in present:
+                present[key] = value
+        return
+    for key, value in attributes.items():
+        if not hasattr(record, key):
+            setattr(record, key, value)
 
 
 def _of_server(record: logging.LogRecord) -> Fields | None:
     """The fields of the request that a server's own line is about: its access line, and its
     report of an exception that the application let out."""
-    name = record.name or ""  # a record made by hand may have none
-    if not name.startswith(_SERVERS):
+    name = record.name or ""
+    if not _by_server(record):
         return None
     if not (name == "werkzeug" or name.endswith(".access") or record.exc_info):
         return None
     scope = SERVED.get()
-    return None if scope is None else scope._fields
+    if scope is None:
+        return None
+    if not record.exc_info:
+        # Told; the next access line may be of a request that the server refuses by itself.
+        SERVED.set(None)
+    return scope._fields
+
+
+def _by_server(record: logging.LogRecord) -> bool:
+    # A record made by hand may have no name.
+    return (record.name or "").startswith(_SERVERS)

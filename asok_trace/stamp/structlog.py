@@ -1,15 +1,16 @@
 """`inject`, the structlog processor."""
 
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
+import structlog
 from structlog import _config as structlog_config
 
-from asok_trace.core.errors import Piece
+from asok_trace.core.errors import Piece, contained
 from asok_trace.core.scope import ACTIVE, Fields
 from asok_trace.frameworks import lookup
-from asok_trace.stamp import tail
+from asok_trace.stamp import events, tail
 
 Event = MutableMapping[str, Any]
 
@@ -19,8 +20,9 @@ stamping: Final = Piece("stamping structlog lines (inject)")
 _CONFIG: Final = structlog_config._CONFIG
 
 # The global chain that was looked at last, and whether any so far ended in `inject`. Loggers
-# bound under such a chain keep it for good, so this never turns False again.
-_looked_at: object = None
+# bound under such a chain keep it for good, so this never turns False again, and from then on
+# there is no plain chain any more.
+_plain_chain: object = None
 _may_be_last = False
 
 _active: Final = ACTIVE.get
@@ -38,10 +40,9 @@ def inject(logger: Any, method_name: str, event_dict: Event) -> Event | str | by
 
     Costs a quarter of a microsecond inside a request that `instrument` opened.
     """
-    if _may_be_last or _CONFIG.default_processors is not _looked_at:
+    global _plain_chain
+    if _CONFIG.default_processors is not _plain_chain:
         return _perhaps_last(logger, method_name, event_dict)
-    if not stamping.working:
-        return event_dict
     # From here to the return is the path of every line: written out, not called, for its speed.
     try:
         scope = _active()
@@ -49,13 +50,18 @@ def inject(logger: Any, method_name: str, event_dict: Event) -> Event | str | by
             scope = lookup.unowned()
             if scope is None:
                 return event_dict
-        live = scope._live
-        fields = scope._fields if live is None else live(scope)
+        fresh = scope._line
+        if fresh is None:
+            fresh = scope._live
+        elif scope._events:
+            events.add_event(logger, method_name, event_dict)
+        fields = scope._fields if fresh is None else fresh(scope)
         if type(event_dict) is dict:
             return fields | event_dict
         return _merged(fields, event_dict)
     except Exception as error:
         stamping.failed(error)
+        _plain_chain = None  # the way round, where it is asked whether stamping still works
         return event_dict
 
 
@@ -71,22 +77,59 @@ def _merged(fields: Fields, event_dict: Event) -> Event:
 
 def _perhaps_last(logger: Any, method_name: str, event_dict: Event) -> Event | str | bytes:
     """`inject` for processes in which it has been the last of a global chain."""
-    global _looked_at, _may_be_last
+    global _plain_chain, _may_be_last
     chain = _CONFIG.default_processors
-    if chain is not _looked_at:
-        _looked_at = chain
-        if isinstance(chain, (list, tuple)) and chain and chain[-1] is inject:
-            _may_be_last = True
+    if isinstance(chain, (list, tuple)) and chain and chain[-1] is inject:
+        _may_be_last = True
+    _plain_chain = None if _may_be_last or not stamping.working else chain
+    contained(stamping, _note, logger, method_name, event_dict)
     if _may_be_last and tail.is_last(inject, sys._getframe(2), logger):
         return tail.render(logger, method_name, event_dict, _stamped)
     return _stamped(event_dict)
+
+
+def _note(logger: Any, method_name: str, event_dict: Event) -> None:
+    """Add the line to the current span, where that is wanted."""
+    scope = lookup.here()
+    if scope is not None and scope._line is not None and scope._events:
+        events.add_event(logger, method_name, event_dict)
 
 
 def _stamped(event_dict: Event) -> Event:
     fields = None
     if stamping.working:
         try:
-            fields = lookup.fields()
+            scope = lookup.here()
+            if scope is not None:
+                fields = scope.line()
         except Exception as error:
             stamping.failed(error)
     return event_dict if fields is None else _merged(fields, event_dict)
+
+
+def put_in_chain() -> Callable[[], None]:
+    """Put `inject` into structlog's global chain, if it is not there; return how to undo it."""
+    if not structlog.is_configured():
+        structlog.configure(processors=[inject])
+        return _unless_changed(structlog.reset_defaults)
+    chain = structlog.get_config()["processors"]
+    if inject in chain:
+        return lambda: None
+    if isinstance(chain, list) and chain:
+        # Into the list itself: loggers that were bound or cached before have the same one.
+        chain.insert(-1, inject)
+        return lambda: chain.remove(inject) if inject in chain else None
+    before = tuple(chain)
+    structlog.configure(processors=[*before[:-1], inject, *before[-1:]])
+    return _unless_changed(lambda: structlog.configure(processors=chain))
+
+
+def _unless_changed(undo: Callable[[], None]) -> Callable[[], None]:
+    """Return ``undo`` for as long as nobody configures another chain."""
+    ours = structlog.get_config()["processors"]
+
+    def undo_ours() -> None:
+        if structlog.get_config()["processors"] is ours:
+            undo()
+
+    return undo_ours

@@ -1,15 +1,18 @@
-"""Serve the shop to two customers at once, and check every line it logs.
+"""Serve the shop to two customers at once, and check every line and every trace of it.
 
-``make demo`` runs this. It copies the shop (``wsgi.py`` and ``src/``: an ordinary Asok
-application, instrumented with two lines) into a temporary directory, serves it there with
-gunicorn on eight threads, and sends alice and bob through it at the same time (`customers`).
-Each request carries a token of its own in its query string, and every page logs the token it
-got. So the client's side knows, without asking asok_trace, which request a line belongs to;
-`check` compares: the request id in the response's header, the user, the path, the ip, and the
-exact number of lines. That includes lines of a background job, of a streamed body, of a page
-that fails and of one that does not exist.
+``make demo`` runs this. It copies the shop (``wsgi.py``, ``gunicorn.conf.py`` and ``src/``: an
+ordinary Asok application, instrumented with two lines) into a temporary directory, serves it
+there with gunicorn on eight threads, and sends alice and bob through it at the same time, each
+with a WebSocket open meanwhile (`customers`). Each request and each message carries a token of
+its own, and every page and every handler logs the token it got. So the client's side knows,
+without asking asok_trace, which request a line belongs to; `check` compares: the request id in
+the response's header or in the message's answer, the user, the path, the ip, the connection, and
+the exact number of lines. That includes lines of a background job, of a streamed body, of a page
+that fails and of one that does not exist. `trees` compares the request trees likewise, which the
+shop leaves behind when it is stopped.
 
-It shows a part of the log, then the verdict, and exits with 1 if a line was not as promised.
+It shows a part of the log and a few trees, then the verdict, and exits with 1 if a line or a tree
+was not as promised.
 """
 
 import json
@@ -21,13 +24,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import indent
 
-import httpx
-from check import CANONICAL, Line, Visit, complaints, overlapping
-from customers import ALICE, BOB, MAIL, at_once
+import check
+import trees
+from check import CANONICAL, Line, Message, Visit
+from customers import ALICE, BOB, MAIL, UNREACHABLE, at_once
 from server import Shop
+from trees import Tree
 
-SHOWN = 28
+SHOWN = 32
+SHOWN_TREES = ("GET /export", "POST /checkout", "GET /broken", "websocket message")
 COMPLAINTS_SHOWN = 20
 
 COLOURS = {str(ALICE.id): "\033[36m", str(BOB.id): "\033[35m"}
@@ -43,25 +50,42 @@ def main() -> int:
         shop = Shop(Path(directory))
         try:
             shop.install()
-            with shop.serve(seconds=40) as url:
-                visits = at_once(url)
+            with shop.serve(seconds=40) as address:
+                visits, messages = at_once(address)
                 await_mail(shop, visits)
-        except (httpx.HTTPError, subprocess.SubprocessError) as error:
+        except (*UNREACHABLE, subprocess.SubprocessError) as error:
             print(f"FAILED: the shop could not be visited: {error!r}\n\n{shop.errors()}")
             return 1
-        lines = shop.lines()  # the server has ended: nothing more will come
+        # The server has ended: nothing more will come.
+        lines, report = shop.lines(), shop.report()
     show(lines)
-    wrong = complaints(visits, lines)
-    if wrong:
-        print(f"FAILED: {len(wrong)} complaints")
-        print("\n".join(f"  {complaint}" for complaint in wrong[:COMPLAINTS_SHOWN]))
+    of_lines = check.complaints(visits, messages, lines)
+    of_trees = of_report(visits, messages, lines, report)
+    if of_lines or of_trees:
+        print(f"FAILED: {len(of_lines)} complaints of lines, {len(of_trees)} of trees")
+        for complaint in (*of_lines[:COMPLAINTS_SHOWN], *of_trees[:COMPLAINTS_SHOWN]):
+            print(f"  {complaint}")
         return 1
+    likes = sum(message.kind == "message" for message in messages)
     print(
-        f"{len(visits)} requests, {len(lines)} lines, every line carries its own request. "
-        f"({overlapping(lines)} requests overlapped another; "
+        f"{len(visits)} requests, {likes} WebSocket messages, {len(lines)} lines: "
+        f"every line carries its own request, every request has its tree. "
+        f"({check.overlapping(lines)} requests overlapped another, "
         f"{time.monotonic() - started:.1f} seconds)"
     )
     return 0
+
+
+def of_report(
+    visits: Sequence[Visit], messages: Sequence[Message], lines: Sequence[Line], report: str
+) -> list[str]:
+    """Show some trees of ``report``; return what is wrong with them all."""
+    try:
+        drawn = trees.parsed(report)
+    except ValueError as error:
+        return [f"there are no trees: {error}"]
+    show_trees(drawn)
+    return trees.complaints([*visits, *check.identified(messages, lines)], drawn)
 
 
 def await_mail(shop: Shop, visits: Sequence[Visit]) -> None:
@@ -87,6 +111,14 @@ def show(lines: Sequence[Line]) -> None:
         print(f"{colour}  {_row(line)}{PLAIN if colour else ''}")
     if chosen:
         print(f"\nIn full, such a line is\n\n  {json.dumps(chosen[-1])}\n")
+
+
+def show_trees(drawn: Sequence[Tree]) -> None:
+    """Print one tree of each kind in `SHOWN_TREES`."""
+    print("A few requests, as asok_trace.report() draws them:\n")
+    for kind in SHOWN_TREES:
+        for tree in [tree for tree in drawn if tree.name.startswith(kind)][:1]:
+            print(indent(tree.text, "  "), end="\n\n")
 
 
 def _row(line: Line) -> str:

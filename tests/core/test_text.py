@@ -71,7 +71,16 @@ def test_only_addresses_pass(value: str) -> None:
 
 def test_what_is_no_address_is_none() -> None:
     """Ports, names, markup, long text and NUL are refused; a zone is dropped."""
-    for value in ("", "1.2.3.4:80", "localhost", "<script>", "1.2.3", "1" * 65, "1.2.3.4\0"):
+    for value in (
+        "",
+        "1.2.3.4:80",
+        "localhost",
+        "<script>",
+        "1.2.3",
+        "1" * 65,
+        "1.2.3.4\0",
+        "1.2.3.4%x",
+    ):
         assert text.address(value) is None
     assert text.address("fe80::1%eth0") == "fe80::1"
     assert text.address("fe80::1%<script>") == "fe80::1"

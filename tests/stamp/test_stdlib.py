@@ -245,7 +245,7 @@ def test_a_fault_in_stamping_costs_the_stamp_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The record is handled without it; the fault is reported once."""
-    monkeypatch.setattr(stdlib.lookup, "fields", lambda: 1 / 0)
+    monkeypatch.setattr(stdlib.lookup, "here", lambda: 1 / 0)
     logging.getLogger("x").warning("one")
     logging.getLogger("x").warning("two")
     assert [r.name for r in kept.records] == ["asok_trace", "x", "x"]

@@ -325,7 +325,7 @@ def test_a_fault_in_stamping_costs_the_stamp_alone(
 
     broken = lambda: Broken()  # noqa: E731
     monkeypatch.setattr(stamp_structlog, "_active", broken)
-    monkeypatch.setattr(stamp_structlog.lookup, "fields", lambda: 1 / 0)
+    monkeypatch.setattr(stamp_structlog.lookup, "here", lambda: 1 / 0)
     chain: list[Any] = [asok_trace.inject]
     if not chain_ends_in_inject:
         # The process may have seen the one-liner before: look at the plain path as well.

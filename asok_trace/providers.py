@@ -1,0 +1,173 @@
+"""OpenTelemetry's tracer and meter providers, with the exporters that ``OTEL_*`` names.
+
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+"""
+
+import os
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, Final
+
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from asok_trace.core.errors import ConfigError
+from asok_trace.keep.ring import ring
+from asok_trace.stamp.spans import SpanStamper, StampingSampler
+
+_HTTP: Final = "otlp_proto_http"
+# OTEL_EXPORTER_OTLP_PROTOCOL -> entry points of the exporters' packages, and how to get them.
+_PROTOCOLS: Final = {"http/protobuf": _HTTP, "grpc": "otlp_proto_grpc"}
+_INSTALL: Final = {
+    _HTTP: "asok-trace[otlp]",
+    "otlp_proto_grpc": "opentelemetry-exporter-otlp-proto-grpc",
+    "prometheus": "opentelemetry-exporter-prometheus",
+}
+
+
+def set_up(service: str | None) -> None:
+    """Make a tracer and a meter provider for the process, as far as it has none.
+
+    The spans of a tracer provider that is there are stamped. Does nothing under
+    ``OTEL_SDK_DISABLED=true``.
+
+    Raises:
+        ConfigError: an exporter that is not installed, or cannot be made.
+    """
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return
+    existing = trace.get_tracer_provider()
+    traced = not isinstance(existing, trace.ProxyTracerProvider)
+    measured = _is_meant(metrics.get_meter_provider())
+    # All of them before any provider is set: nobody can take one back.
+    span_exporters = None if traced else _exporters("traces")
+    metric_exporters = None if measured else _exporters("metrics")
+    # Resource.create() reads OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
+    resource = Resource.create({SERVICE_NAME: service} if service else {})
+    if traced:
+        _stamp_spans(existing)
+    else:
+        trace.set_tracer_provider(_tracer_provider(span_exporters, resource))
+    if metric_exporters:
+        readers = [exporter.reader() for exporter in metric_exporters]
+        metrics.set_meter_provider(MeterProvider(readers, resource))
+
+
+def _tracer_provider(exporters: "list[_Exporter] | None", resource: Resource) -> TracerProvider:
+    provider = TracerProvider(resource=resource)
+    # Wrapped after the fact: the provider reads OTEL_TRACES_SAMPLER itself.
+    provider.sampler = StampingSampler(provider.sampler)
+    if exporters is None:
+        provider.add_span_processor(ring())
+    for exporter in exporters or ():
+        provider.add_span_processor(BatchSpanProcessor(exporter))  # type: ignore[arg-type]
+    return provider
+
+
+def _stamp_spans(provider: trace.TracerProvider) -> None:
+    """Stamp the spans of somebody's provider, if it is the SDK's and does not do it yet."""
+    if not isinstance(provider, TracerProvider) or isinstance(provider.sampler, StampingSampler):
+        return
+    processors = getattr(provider._active_span_processor, "_span_processors", ())
+    if not any(isinstance(processor, SpanStamper) for processor in processors):
+        provider.add_span_processor(SpanStamper())
+
+
+def _is_meant(provider: metrics.MeterProvider) -> bool:
+    """Whether somebody has set ``provider``. The API's own stand-in, whose class has no public
+    name, is what there is before; its other one, the no-op, says that none is wanted."""
+    stand_in = type(provider).__module__.startswith("opentelemetry.metrics")
+    return not stand_in or isinstance(provider, metrics.NoOpMeterProvider)
+
+
+class _Exporter:
+    """An exporter that a forked child makes anew.
+
+    Its parent's holds connections, which two processes must not talk on, and locks, which a
+    thread that is not in the child may have held.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._made = make()
+        self._process = os.getpid()
+
+    # Everything that the SDK asks of an exporter, public or not.
+    def __getattr__(self, name: str) -> Any:
+        if self._process != os.getpid():
+            self._made = self._make()
+            self._process = os.getpid()
+        return getattr(self._made, name)
+
+    def reader(self) -> MetricReader:
+        """A reader that exports to it; some exporters (Prometheus) are readers themselves."""
+        if isinstance(self._made, MetricReader):
+            return self._made
+        return PeriodicExportingMetricReader(self)  # type: ignore[arg-type]
+
+
+def _exporters(signal: str) -> list[_Exporter] | None:
+    """The exporters for ``signal``; None if the environment asks for none in particular.
+
+    Raises:
+        ConfigError: one that is not installed, or cannot be made.
+    """
+    variable = f"OTEL_{signal.upper()}_EXPORTER"
+    value = os.environ.get(variable, "").strip()
+    if value:
+        named = dict.fromkeys(name.strip() for name in value.split(","))
+        return [
+            _exporter(signal, name, f'{variable}="{value}"')
+            for name in named
+            if name and name != "none"
+        ]
+    endpoint = _otlp(signal, "ENDPOINT")
+    return None if endpoint is None else [_exporter(signal, "otlp", '{}="{}"'.format(*endpoint))]
+
+
+def _exporter(signal: str, name: str, given: str) -> _Exporter:
+    entry = _otlp_entry(signal) if name == "otlp" else name
+    found = entry_points(group=f"opentelemetry_{signal}_exporter", name=entry)
+    for exporter in found:
+        try:
+            return _Exporter(exporter.load())
+        except Exception as error:
+            raise ConfigError(
+                f'{given}: the {signal} exporter "{entry}" cannot be made: {error!r}. Correct '
+                f"the OTEL_EXPORTER_* variables that it reads, or unset this one."
+            ) from error
+    package = _INSTALL.get(entry, f'the package of the exporter "{entry}"')
+    raise ConfigError(
+        f'{given} asks for the {signal} exporter "{entry}", which is not installed. '
+        f"Install {package}, or unset the variable."
+    )
+
+
+def _otlp(signal: str, what: str) -> tuple[str, str] | None:
+    """The variable of the OTLP exporter that holds for ``signal``, and its value."""
+    for variable in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}"):
+        value = os.environ.get(variable, "").strip()
+        if value:
+            return variable, value
+    return None
+
+
+def _otlp_entry(signal: str) -> str:
+    variable, protocol = _otlp(signal, "PROTOCOL") or ("", "http/protobuf")
+    if protocol not in _PROTOCOLS:
+        raise ConfigError(
+            f'{variable}="{protocol}" is not a protocol that is known here. '
+            f'Use "http/protobuf" or "grpc".'
+        )
+    variable, endpoint = _otlp(signal, "ENDPOINT") or ("", "http://localhost:4318")
+    if protocol == "http/protobuf" and not endpoint.startswith(("http://", "https://")):
+        # It would be logged by the exporter every few seconds, and nowhere else.
+        raise ConfigError(
+            f'{variable}="{endpoint}" has no scheme, without which nothing can be sent by HTTP. '
+            f'Use "http://{endpoint}".'
+        )
+    return _PROTOCOLS[protocol]
