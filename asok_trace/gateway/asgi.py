@@ -12,7 +12,6 @@ from asok_trace.core.names import CARRIED
 from asok_trace.core.scope import ACTIVE, SERVED, Scope
 from asok_trace.gateway.exchange import Exchange, Gate, header, opening
 from asok_trace.stamp import tracing
-from asok_trace.stamp.tracing import Facts
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -56,11 +55,9 @@ def _open(gate: Gate, scope: Message) -> Exchange | None:
     )
     if exchange.spans is not None:
         exchange.trace(
-            Facts(
-                partial(_header, scope),
-                scope.get("scheme", "http"),
-                scope.get("http_version", "1.1"),
-            )
+            partial(_header, scope),
+            scope.get("scheme", "http"),
+            scope.get("http_version", "1.1"),
         )
     scope[CARRIED] = exchange.scope
     return exchange

@@ -1,6 +1,7 @@
 """One HTTP request from its first byte to its last: what WSGI and ASGI share."""
 
 import time
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
 
@@ -69,11 +70,16 @@ class Exchange:
             events=gate.settings.log_events,
         )
 
-    def trace(self, facts: tracing.Facts) -> None:
+    def trace(self, header: Callable[[str], str | None], scheme: str, protocol: str) -> None:
         """Start the server span. Only if there are `spans`; never raises an Exception."""
         try:
             self._span = self.spans.start(
-                self.scope, facts, trust=self._gate.settings.trust_incoming, made=self._made
+                self.scope,
+                header,
+                scheme,
+                protocol,
+                trust=self._gate.settings.trust_incoming,
+                made=self._made,
             )
         except Exception as error:
             tracing.tracing.failed(error)

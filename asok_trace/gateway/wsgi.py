@@ -13,7 +13,6 @@ from asok_trace.core.names import CARRIED
 from asok_trace.core.scope import ACTIVE, SERVED
 from asok_trace.frameworks import environ as environs
 from asok_trace.gateway.exchange import Exchange, Gate, closing, header, opening
-from asok_trace.stamp.tracing import Facts
 
 Environ = dict[str, Any]
 
@@ -55,11 +54,9 @@ def _open(gate: Gate, environ: Environ) -> Exchange | None:
     )
     if exchange.spans is not None:
         exchange.trace(
-            Facts(
-                partial(environs.header, environ),
-                environ.get("wsgi.url_scheme", "http"),
-                environ.get("SERVER_PROTOCOL", "HTTP/1.1").rpartition("/")[2],
-            )
+            partial(environs.header, environ),
+            environ.get("wsgi.url_scheme", "http"),
+            environ.get("SERVER_PROTOCOL", "HTTP/1.1").rpartition("/")[2],
         )
     environ[CARRIED] = exchange.scope
     return exchange

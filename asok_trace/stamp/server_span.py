@@ -25,7 +25,6 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 import asok_trace
 from asok_trace.core import names, text
 from asok_trace.core.scope import ACTIVE, Fields, Scope
-from asok_trace.stamp.tracing import Facts
 
 # https://www.rfc-editor.org/rfc/rfc9110#section-9 and RFC 5789; others may be anything.
 _METHODS: Final = frozenset(
@@ -138,29 +137,34 @@ class ServerSpan:
         span.set_attributes(attributes)
 
 
-def start(scope: Scope, facts: Facts, *, trust: bool, made: bool) -> ServerSpan:
+def start(
+    scope: Scope, header: Header, scheme: str, protocol: str, *, trust: bool, made: bool
+) -> ServerSpan:
     """Start the server span of ``scope``, or take the one that is there.
 
     Args:
         scope: the request's scope, not yet active.
-        facts: the rest of what the server says.
+        header: reads a request header by its name.
+        scheme: ``http`` or ``https``.
+        protocol: the version alone, ``1.1`` or ``2``.
         trust: continue a trace from outside.
         made: the request id was made by us; if the span is a root, it becomes the trace id.
     """
     base = _base()
     if base is None:
         span = trace.get_current_span()
-        if span.is_recording():
-            span.set_attribute(names.ATTRIBUTE_REQUEST_ID, scope._request_id)
+        _stamp(span, scope)
         return ServerSpan(span, None, "")
     if trust:
-        base = _extracted(base, facts.header)
+        base = _extracted(base, header)
     parent = trace.get_current_span(base).get_span_context()
     root = made and not parent.is_valid
     method = scope._method if scope._method in _METHODS else "HTTP"
-    span = _tracer().start_span(
-        method or "HTTP", base, SpanKind.SERVER, _attributes(scope, facts, root)
-    )
+    attributes = _attributes(scope, header, root) | {
+        url_attributes.URL_SCHEME: scheme,
+        network_attributes.NETWORK_PROTOCOL_VERSION: protocol,
+    }
+    span = _tracer().start_span(method or "HTTP", base, SpanKind.SERVER, attributes)
     if root:
         _share_id(scope, span)
     return ServerSpan(span, trace.set_span_in_context(span, base), method or "HTTP")
@@ -202,6 +206,15 @@ def _share_id(scope: Scope, span: Span) -> None:
         span.set_attribute(names.ATTRIBUTE_REQUEST_ID, scope._request_id)
 
 
+def _stamp(span: Span, scope: Scope) -> None:
+    """Put on somebody else's server span what it has not of these facts."""
+    present = getattr(span, "attributes", None) or {}
+    for field, value in scope._fields.items():
+        attribute = names.ATTRIBUTES.get(field, field)
+        if value is not None and attribute not in present:
+            span.set_attribute(attribute, value)
+
+
 def _base() -> Context | None:
     """The OpenTelemetry context to start from; None if the current span is the server span of
     another instrumentation."""
@@ -230,14 +243,12 @@ def _extracted(base: Context, header: Header) -> Context:
     return base
 
 
-def _attributes(scope: Scope, facts: Facts, root: bool) -> dict[str, Any]:
+def _attributes(scope: Scope, header: Header, root: bool) -> dict[str, Any]:
     method = scope._method or ""
     known = method in _METHODS
     attributes: dict[str, Any] = {
         http_attributes.HTTP_REQUEST_METHOD: method if known else "_OTHER",
         url_attributes.URL_PATH: scope._path,
-        url_attributes.URL_SCHEME: facts.scheme,
-        network_attributes.NETWORK_PROTOCOL_VERSION: facts.protocol,
     }
     if not root:
         attributes[names.ATTRIBUTE_REQUEST_ID] = scope._request_id
@@ -245,10 +256,10 @@ def _attributes(scope: Scope, facts: Facts, root: bool) -> dict[str, Any]:
         attributes[http_attributes.HTTP_REQUEST_METHOD_ORIGINAL] = method
     if scope._ip is not None:
         attributes[names.ATTRIBUTES[names.IP]] = scope._ip
-    agent = facts.header("User-Agent")
+    agent = header("User-Agent")
     if agent:
         attributes[user_agent_attributes.USER_AGENT_ORIGINAL] = text.clean(agent, text.VALUE_LIMIT)
-    host = facts.header("Host")
+    host = header("Host")
     if host:
         name, port = _address(text.clean(host, text.NAME_LIMIT))
         attributes[server_attributes.SERVER_ADDRESS] = name

@@ -1,22 +1,11 @@
 """Whether this process traces at all: asked without importing OpenTelemetry."""
 
-from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from asok_trace.core.errors import Piece
 from asok_trace.frameworks import otel
-
-
-class Facts(NamedTuple):
-    """What a server says of a request, beside what its scope holds."""
-
-    header: Callable[[str], str | None]
-    scheme: str
-    protocol: str
-    """The version alone: ``1.1``, ``2``."""
-
 
 tracing: Final = Piece("tracing requests")
 

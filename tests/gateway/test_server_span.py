@@ -354,10 +354,15 @@ def test_the_span_of_another_instrumentation_is_stamped(
     instrumented: Site, call: Call, traces: Traces
 ) -> None:
     """A server span around us is theirs: we start none, and put the id and the user on it."""
-    with traces.tracer.start_as_current_span("theirs", kind=SpanKind.SERVER):
+    attributes = {"url.path": "/their/own"}
+    with traces.tracer.start_as_current_span("theirs", kind=SpanKind.SERVER, attributes=attributes):
         reply = call(instrumented.app)
     assert traces.server.name == "theirs"
-    assert about(traces.server)["request.id"] == reply.ids[0]
+    assert about(traces.server) == {
+        "request.id": reply.ids[0],
+        "client.address": PEER,
+        "url.path": "/their/own",
+    }
 
 
 def test_a_span_around_us_that_is_none_of_a_server_is_a_parent(
