@@ -11,6 +11,7 @@ import structlog
 
 from asok_trace.core import errors, settings
 from asok_trace.core.scope import ACTIVE, SERVED
+from asok_trace.stamp import structlog as stamp_structlog
 
 # Asok refuses to start without one.
 os.environ.setdefault("SECRET_KEY", "a-key-for-tests-that-is-long-enough-0123456789")
@@ -41,6 +42,7 @@ def clean() -> Iterator[None]:
     SERVED.set(None)
     settings.set_default(settings.Settings())
     structlog.reset_defaults()
+    stamp_structlog._may_be_last, stamp_structlog._plain_chain = False, None
     structlog.contextvars.clear_contextvars()
     for piece in errors.PIECES:
         piece.working = True

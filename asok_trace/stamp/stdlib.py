@@ -53,9 +53,6 @@ def stamp_logging(missing: str | None = None) -> Handle:
     """
     global _active
     if _active is None:
-        # CPython lays out the attributes of a class by what its first few instances have. With
-        # ours among them, setting them on a record costs half as much.
-        _set(logging.makeLogRecord({}), dict.fromkeys(names.STAMPED))
         hook = Hook(logging.Logger, "handle", lambda hook: _handle(hook, missing))
         _active = Handle(lambda: _undo(hook))
     return _active
@@ -102,7 +99,14 @@ def _stamp(record: logging.LogRecord, missing: str | None) -> None:
                 events.add_record(record)
             fields = scope._fields if fresh is None else fresh(scope)
         if fields is not None:
-            _set(record, fields)
+            if type(record) is logging.LogRecord:
+                # All that a plain record has is in here: faster than hasattr() and setattr().
+                present = record.__dict__
+                for key, value in fields.items():
+                    if key not in present:
+                        present[key] = value
+            else:
+                _set(record, fields)
         if missing is not None:
             _set(record, dict.fromkeys(names.STAMPED, missing))
     except Exception as error:
@@ -110,17 +114,15 @@ def _stamp(record: logging.LogRecord, missing: str | None) -> None:
 
 
 def _set(record: logging.LogRecord, attributes: Fields) -> None:
-    """Set the attributes that ``record`` has not got."""
-    if type(record) is logging.LogRecord:
-        # All that a plain record has is in here: faster than hasattr() and setattr().
-        present = record.__dict__
-        for key, value in attributes.items():
-            if key not in present:
-                present[key] = value
-        return
+    """Set those of ``attributes`` that ``record`` has not got."""
     for key, value in attributes.items():
         if not hasattr(record, key):
             setattr(record, key, value)
+
+
+# CPython lays out the attributes of a class by what its first few instances have. With ours among
+# them, setting them on a record costs half as much.
+_set(logging.makeLogRecord({}), dict.fromkeys(names.STAMPED))
 
 
 def _of_server(record: logging.LogRecord) -> Fields | None:

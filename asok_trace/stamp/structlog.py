@@ -76,14 +76,16 @@ def _merged(fields: Fields, event_dict: Event) -> Event:
 
 
 def _perhaps_last(logger: Any, method_name: str, event_dict: Event) -> Event | str | bytes:
-    """`inject` for processes in which it has been the last of a global chain."""
+    """`inject` for processes in which it has been the last of a chain, and for the first line
+    after a global chain was configured."""
     global _plain_chain, _may_be_last
     chain = _CONFIG.default_processors
-    if isinstance(chain, (list, tuple)) and chain and chain[-1] is inject:
+    last = tail.is_last(inject, sys._getframe(2), logger)
+    if last or (isinstance(chain, (list, tuple)) and chain and chain[-1] is inject):
         _may_be_last = True
     _plain_chain = None if _may_be_last or not stamping.working else chain
     contained(stamping, _note, logger, method_name, event_dict)
-    if _may_be_last and tail.is_last(inject, sys._getframe(2), logger):
+    if last:
         return tail.render(logger, method_name, event_dict, _stamped)
     return _stamped(event_dict)
 
