@@ -110,13 +110,9 @@ class _Asok:
     @staticmethod
     def told_by(request: Any) -> object:
         state = request.__dict__
-        if not state["_auth_resolved"]:
-            return UNKNOWN
-        user = state["_user_instance"]
-        # One without a key may get one, when it is saved.
-        if user is not None and getattr(user, "__dict__", {}).get("id") is None:
-            return UNKNOWN
-        return user
+        user = state["_user_instance"] if state["_auth_resolved"] else None
+        # A user without a key may get one, by being saved.
+        return UNKNOWN if getattr(user, "__dict__", {}).get("id") is None else user
 
     def live(self, look: Callable[[Scope, Any], Fields]) -> Live:
         current = self.reader()
@@ -128,12 +124,15 @@ class _Asok:
             if own is not None:
                 request, user = own
                 if request is current():
+                    if request._user_instance is user:
+                        return scope._fields
                     if request._auth_resolved:
-                        if request._user_instance is user:
+                        if request._user_instance is None and scope._peeked is None:
                             return scope._fields
-                    elif (session := request._session) is not None and _get(
-                        session, "user_id"
-                    ) is scope._peeked:
+                    elif (
+                        request._session is not None
+                        and _get(request._session, "user_id") is scope._peeked
+                    ):
                         return scope._fields
             return look(scope, current())
 

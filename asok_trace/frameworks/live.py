@@ -54,7 +54,12 @@ def live_owned(framework: Framework, resolver: Resolver | None) -> Live:
             # First: if the user changes in between, the next line finds another one here.
             told_by = framework.told_by(request)
             raw = peek(request)
-            if own is None or raw is not scope._peeked or told_by is not own[1]:
+            if (
+                own is None
+                or own[0] is not request
+                or own[1] is not told_by
+                or raw is not scope._peeked
+            ):
                 with core_scope._changing:  # the two belong together, and a thread may be here too
                     scope.set_user(raw)
                     scope._own = (request, told_by)

@@ -99,30 +99,20 @@ def _stamp(record: logging.LogRecord, missing: str | None) -> None:
                 events.add_record(record)
             fields = scope._fields if fresh is None else fresh(scope)
         if fields is not None:
-            if type(record) is logging.LogRecord:
-                # All that a plain record has is in here: faster than hasattr() and setattr().
-                present = record.__dict__
-                for key, value in fields.items():
-                    if key not in present:
-                        present[key] = value
-            else:
-                _set(record, fields)
+            for key, value in fields.items():
+                if not hasattr(record, key):
+                    setattr(record, key, value)
         if missing is not None:
-            _set(record, dict.fromkeys(names.STAMPED, missing))
+            for key in names.STAMPED:
+                if not hasattr(record, key):
+                    setattr(record, key, missing)
     except Exception as error:
         stamping.failed(error)
 
 
-def _set(record: logging.LogRecord, attributes: Fields) -> None:
-    """Set those of ``attributes`` that ``record`` has not got."""
-    for key, value in attributes.items():
-        if not hasattr(record, key):
-            setattr(record, key, value)
-
-
 # CPython lays out the attributes of a class by what its first few instances have. With ours among
 # them, setting them on a record costs half as much.
-_set(logging.makeLogRecord({}), dict.fromkeys(names.STAMPED))
+vars(logging.makeLogRecord({})).update(dict.fromkeys(names.STAMPED))
 
 
 def _of_server(record: logging.LogRecord) -> Fields | None:

@@ -1,0 +1,83 @@
+"""Which comparison belongs to which goal.
+
+G1 to G13 are the project's goals: what a thing may cost at most, relative to its floor or to the
+usual recipe. A row without a limit is there to be looked at.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+from tests.benchmarks.measure import Slot
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``ours`` adds to ``zero``, relative to what ``base`` adds."""
+
+    goal: str
+    what: str
+    ours: Slot
+    base: Slot
+    zero: Slot
+    limit: float | None = None
+    effort: int = 1
+    """How much longer than others it has to be measured."""
+
+    @property
+    def slots(self) -> tuple[Slot, Slot, Slot]:
+        """What has to be measured."""
+        return (self.zero, self.base, self.ours)
+
+
+def _line(goal: str, what: str, place: str, base: str, limit: float | None = None) -> Comparison:
+    setting = f"lines.{place}"
+    return Comparison(goal, what, (setting, "inject"), (setting, base), (setting, "nothing"), limit)
+
+
+def _lines() -> Iterable[Comparison]:
+    for what, place in (
+        ("inject, user resolved", "user"),
+        ("inject, user in the session", "session"),
+        ("inject, in a scope()", "unit"),
+    ):
+        yield _line("G1", what, place, "floor", 1.5)
+        yield _line("G1", what, place, "merge_contextvars", 0.25)
+    yield _line("", "inject, without instrument()", "unowned", "floor")
+    yield _line("", "inject, without instrument()", "unowned", "merge_contextvars")
+    yield _line("G3", "inject outside, Asok loaded", "outside", "floor", 0.3)
+    yield _line("G3", "inject outside, Asok not loaded", "outside_bare", "floor", 0.3)
+
+
+def _records() -> Iterable[Comparison]:
+    ours, base, zero = ((f"records.{name}", name) for name in ("stamp_logging", "floor", "nothing"))
+    yield Comparison("G4", "stamp_logging()", ours, base, zero, 1.8)
+
+
+def _requests(interface: str, against_tracing: float | None) -> Iterable[Comparison]:
+    setting = f"requests.{interface}"
+    zero, floor = (setting, "nothing"), (setting, "floor")
+    tracing = (setting, "TracingMiddleware")
+    name = f"{interface.upper()} request"
+    for goal, what, ours, against_floor, against in (
+        ("G5", f"{name}, ids", (setting, "ids"), 2.0, against_tracing),
+        ("", f"{name}, ids and canonical line", (setting, "access_log"), None, None),
+    ):
+        yield Comparison(goal, what, ours, floor, zero, against_floor, effort=2)
+        yield Comparison(goal, what, ours, tracing, zero, against, effort=2)
+
+
+COMPARISONS = (*_lines(), *_records(), *_requests("wsgi", 0.45), *_requests("asgi", None))
+
+
+def groups() -> list[list[Comparison]]:
+    """The comparisons, those that share their processes together."""
+    return [
+        list(found)
+        for _, found in groupby(COMPARISONS, key=lambda row: tuple(s for s, _ in row.slots))
+    ]
+
+
+def slots(rows: Iterable[Comparison]) -> list[Slot]:
+    """All that has to be measured for ``rows``, each once."""
+    return list(dict.fromkeys(slot for row in rows for slot in row.slots))
