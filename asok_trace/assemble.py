@@ -166,7 +166,9 @@ def _route(hook: Hook, gate: Gate) -> Callable[..., Any]:
 def _note_route(gate: Gate, found: Any) -> None:
     scope = ACTIVE.get()
     if scope is not None and scope._open:
-        scope._route = gate.framework.route(gate.app, found)
+        if found not in gate.routes:
+            gate.routes[found] = gate.framework.route(gate.app, found)
+        scope._route = gate.routes[found]
 
 
 def _error(hook: Hook, _gate: Gate) -> Callable[..., Any]:

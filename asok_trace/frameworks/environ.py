@@ -1,5 +1,6 @@
 """Facts that a WSGI environ holds, for every framework that builds on one."""
 
+from functools import lru_cache
 from typing import Any
 
 from asok_trace.core import ids, names, settings, text
@@ -9,8 +10,13 @@ from asok_trace.frameworks import otel
 
 def header(environ: dict[str, Any], name: str) -> str | None:
     """Return the request header ``name``, or None. Doubled headers arrive joined by a comma."""
-    value = environ.get("HTTP_" + name.upper().replace("-", "_"))
+    value = environ.get(_key(name))
     return value if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=64)
+def _key(name: str) -> str:
+    return "HTTP_" + name.upper().replace("-", "_")
 
 
 def carried(environ: dict[str, Any]) -> Scope | None:

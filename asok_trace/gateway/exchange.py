@@ -27,6 +27,8 @@ class Gate(NamedTuple):
     settings: Settings
     live: Live
     live_closed: Live
+    routes: dict[Any, str | None]
+    """What the framework found -> its route: as many as the application has pages."""
 
     @classmethod
     def of(cls, app: Any, framework: Framework, settings: Settings) -> "Gate":
@@ -37,6 +39,7 @@ class Gate(NamedTuple):
             settings,
             live.live_owned(framework, settings.user),
             live.live_closed(framework),
+            {},
         )
 
 
@@ -63,7 +66,7 @@ class Exchange:
             accepted or ids.make(),
             "http",
             method=text.clean(method, text.METHOD_LIMIT),
-            path=text.clean(path, text.PATH_LIMIT),
+            path=path,
             ip=ip,
             live=gate.live,
             line=None if self.spans is None else otel.line(),
