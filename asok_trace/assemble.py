@@ -25,8 +25,9 @@ def instrument(app: Any, **settings: Any) -> Handle:
     every message of a WebSocketServer, in whose handlers ``current_request`` works from then on.
 
     Wraps the entries of an Asok application on the object itself; ``app`` stays the object it
-    was. Doing it again changes nothing and returns the same handle. Costs some 10 microseconds
-    a request.
+    was. Doing it again changes nothing and returns the same handle. Costs a sixth of what
+    Asok takes for an empty page; with a tracer provider, about what OpenTelemetry's own WSGI
+    middleware does.
 
     Args:
         app: an Asok application or WebSocketServer.

@@ -41,8 +41,8 @@ class SpanStamper(SpanProcessor):
     """A span processor that puts the request's id, ip, user and path on every span.
 
     ``provider.add_span_processor(asok_trace.SpanStamper())``, before the exporting processors.
-    Attributes that a span has already are kept. Costs 2 microseconds a span; `StampingSampler`
-    does it for less.
+    Attributes that a span has already are kept. Costs what the SDK asks for setting four
+    attributes on a span: two thirds of one that has none.
     """
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
@@ -65,8 +65,7 @@ class StampingSampler(Sampler):
     on every span that is recorded.
 
     ``TracerProvider(sampler=StampingSampler(ParentBased(ALWAYS_ON)))``. Attributes that a span
-    is started with are kept. Costs half a microsecond a span, as the attributes are given
-    to the span when it is made.
+    is started with are kept. Costs what it costs to start the span with four attributes more.
     """
 
     def __init__(self, sampler: Sampler) -> None:

@@ -60,5 +60,5 @@ def counts(slots: list[Slot]) -> dict[Slot, float]:
 def _representative(slot: Slot) -> Slot:
     """A floor takes as many instructions in one place as in another: count it once."""
     setting, case = slot
-    plain = setting.startswith("lines.") and case != "inject"
+    plain = setting.startswith("lines.") and case in ("nothing", "floor")
     return ("lines.outside_bare", case) if plain else slot

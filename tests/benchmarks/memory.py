@@ -70,8 +70,11 @@ def _owned(scope: Scope) -> list[object]:
             found[id(value)] = value
         if isinstance(value, dict):
             found |= {id(text): text for text in value.values() if isinstance(text, str)}
-    # The path is the environ's own text, the address that of a cache: neither is copied.
-    shared = {id(scope._path), id(scope._ip), id(None)}
+    # The path is the environ's own text, the address that of a cache: neither is copied. Nor is
+    # what every scope has.
+    other = Scope("", "http")
+    shared = {id(getattr(other, name, None)) for name in Scope.__slots__}
+    shared |= {id(scope._path), id(scope._ip)}
     return [value for key, value in found.items() if key not in shared]
 
 
