@@ -45,6 +45,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)
 
 
+_NOTHING: Final[Fields] = {}
+
 Live = Callable[["Scope"], Fields]
 """Returns a scope's fields, after asking the framework what may have changed."""
 
@@ -105,7 +107,8 @@ class Scope:
         # What failed, if the framework made an error page of it; for the end of the request.
         self._error: BaseException | None = None
         self._user: str | _Unknown | None = UNKNOWN
-        self._bound: Fields = dict(bound) if bound else {}
+        # Never changed in place, so that scopes without bound facts can share one.
+        self._bound: Fields = dict(bound) if bound else _NOTHING
         self._open = True
         # Opened by a gateway or a unit of work, and not ended: a request that begins in its
         # context is one within it.
