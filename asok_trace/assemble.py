@@ -32,7 +32,8 @@ def instrument(app: Any, **settings: Any) -> Handle:
     Args:
         app: an Asok application or WebSocketServer.
         settings: ``isolate``, ``user``, ``access_log``, ``request_id_header``,
-            ``trust_incoming``, ``exclude``; see `asok_trace.core.settings.Settings`.
+            ``trust_incoming``, ``exclude``, ``log_events``; see
+            `asok_trace.core.settings.Settings`.
 
     Returns:
         A handle; ``handle.undo()`` gives the application back as it was.
@@ -51,7 +52,7 @@ def instrument(app: Any, **settings: Any) -> Handle:
                 f"{app!r} is instrumented already, with {before}. Give all settings in one "
                 f"call, or call undo() on the first handle."
             )
-        return handle  # type: ignore[no-any-return]
+        return handle  # type: ignore[no-any-return]  # from vars()
     gate = Gate.of(app, framework, resolved)
     undos: list[Callable[[], None]] = []
     try:

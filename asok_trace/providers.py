@@ -64,7 +64,7 @@ def _tracer_provider(exporters: "list[_Exporter] | None", resource: Resource) ->
     if exporters is None:
         provider.add_span_processor(ring())
     for exporter in exporters or ():
-        provider.add_span_processor(BatchSpanProcessor(exporter))  # type: ignore[arg-type]
+        provider.add_span_processor(BatchSpanProcessor(exporter))  # type: ignore[arg-type]  # acts as one
     return provider
 
 
@@ -107,7 +107,7 @@ class _Exporter:
         """A reader that exports to it; some exporters (Prometheus) are readers themselves."""
         if isinstance(self._made, MetricReader):
             return self._made
-        return PeriodicExportingMetricReader(self)  # type: ignore[arg-type]
+        return PeriodicExportingMetricReader(self)  # type: ignore[arg-type]  # acts as one
 
 
 def _exporters(signal: str) -> list[_Exporter] | None:

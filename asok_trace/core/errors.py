@@ -65,8 +65,11 @@ PIECES: list[Piece] = []
 
 def contained(piece: Piece, function: Callable[..., Any], *args: Any) -> Any:
     """Call ``function(*args)`` as ``piece``: its result, or None if it failed or is off."""
-    if not piece.working:
-        return None
+    return attempted(piece, function, *args) if piece.working else None
+
+
+def attempted(piece: Piece, function: Callable[..., Any], *args: Any) -> Any:
+    """Like `contained`, but also when the piece has failed before: what was begun is ended."""
     try:
         return function(*args)
     except Exception as error:

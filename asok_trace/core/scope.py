@@ -121,8 +121,8 @@ class Scope:
         self._events = events
         # For `_line` alone: what it put together last, and of what.
         self._traced: tuple[object, Fields, Fields] | None = None
-        # For `_live` alone: the state of this scope's own request object, and the raw value
-        # that `_user` was made of. Comparing by identity makes an unchanged user free.
+        # For `_live` alone: this scope's own request with what told of its user, and the raw
+        # value that `_user` was made of. Comparing by identity makes an unchanged user free.
         self._own: object = None
         self._peeked: object = UNKNOWN
         self._fields = self._own_fields()

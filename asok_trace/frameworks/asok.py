@@ -44,8 +44,6 @@ _get = dict.get
 
 
 class _Asok:
-    name: str = "asok"
-
     def entries(self, app: object) -> Sequence[Entry]:
         for cls in type(app).__mro__:
             found = _ENTRIES.get((cls.__module__, cls.__name__))

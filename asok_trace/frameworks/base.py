@@ -45,8 +45,6 @@ class Connection(NamedTuple):
 class Framework(Protocol):
     """One web framework, as facts. To add one: these members, and a line in `_ADAPTERS`."""
 
-    name: str
-
     def entries(self, app: object) -> Sequence[Entry]:
         """Where ``app`` is entered; nothing if it is not of this framework. Told by its class,
         without importing anything."""

@@ -26,10 +26,7 @@ def carried(environ: dict[str, Any]) -> Scope | None:
 
 
 def unowned(environ: dict[str, Any], ip: str | None, live: Live) -> Scope:
-    """Return the scope that ``environ`` carries; make it and leave it there if there is none."""
-    found = carried(environ)
-    if found is not None:
-        return found
+    """Return a scope made for ``environ``, which carries none, and leave it there."""
     now = settings.default()
     incoming = header(environ, now.request_id_header) if now.trust_incoming else None
     made = Scope(

@@ -33,14 +33,8 @@ def here() -> Scope | None:
     return ACTIVE.get() or unowned()
 
 
-def fields() -> Fields | None:
-    """Return what a line logged now is stamped with; None outside any request."""
-    scope = here()
-    return None if scope is None else scope.line()
-
-
 def facts() -> Fields | None:
-    """Return what a span started now is stamped with: `fields` without the ids of spans."""
+    """Return what a span started now is stamped with; None outside any request."""
     scope = here()
     return None if scope is None else scope.fresh()
 

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
 
 from asok_trace.core import ids, text
-from asok_trace.core.errors import Piece
+from asok_trace.core.errors import Piece, attempted
 from asok_trace.core.scope import Fields, Live, Scope
 from asok_trace.core.settings import Settings
 from asok_trace.frameworks import base, live, otel
@@ -94,20 +94,12 @@ class Exchange:
 
     def attach(self) -> Any:
         """Make that `context` current; what comes back is for `detach`."""
-        try:
-            return self.spans.attach(self.context)
-        except Exception as error:
-            tracing.tracing.failed(error)
-            return None
+        return attempted(tracing.tracing, self.spans.attach, self.context)
 
     def detach(self, token: Any) -> None:
         """Undo `attach`."""
-        if token is None:
-            return
-        try:
-            self.spans.detach(token)
-        except Exception as error:
-            tracing.tracing.failed(error)
+        if token is not None:
+            attempted(tracing.tracing, self.spans.detach, token)
 
     def response_started(self, status: object) -> None:
         """Take the status, and what the framework knows by now. Never raises an Exception."""
@@ -131,7 +123,7 @@ class Exchange:
             if error is not None and scope._status is None and isinstance(error, Exception):
                 scope._status = 500  # what every server answers for us
             scope.fresh()
-            error = error or self._shown(scope)
+            error = self._shown(scope) if error is None else error
             seconds = (self._ended or time.perf_counter()) - self._started
             fields = scope._fields
             if self._span is not None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from asok_trace.core import ids, names, text
-from asok_trace.core.errors import Piece, contained
+from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.hooks import Hook
 from asok_trace.core.scope import ACTIVE, Scope
 from asok_trace.frameworks import otel
@@ -115,23 +115,15 @@ class _Visit:
 
     def _end(self, error: BaseException | None) -> None:
         scope = self.scope
-        _attempt(closing, scope.fresh)
+        attempted(closing, scope.fresh)
         if self._span is not None:
             failed = scope._error if error is None else error
-            _attempt(tracing.tracing, self._span.end_message, scope, failed)
+            attempted(tracing.tracing, self._span.end_message, scope, failed)
         scope.close(self._gate.live_closed)
         if self._activated is not None:
-            _attempt(activating, self._activated.__exit__, None, None, None)
+            attempted(activating, self._activated.__exit__, None, None, None)
         if self._token is not None:
-            _attempt(tracing.tracing, self._spans.detach, self._token)
-
-
-def _attempt(piece: Piece, function: Callable[..., Any], *args: Any) -> None:
-    """Like `contained`, but also when the piece has failed before: what was begun is ended."""
-    try:
-        function(*args)
-    except Exception as error:
-        piece.failed(error)
+            attempted(tracing.tracing, self._spans.detach, self._token)
 
 
 def _id(connection: Connection, trust_incoming: bool) -> str:

@@ -80,14 +80,14 @@ class scope:  # noqa: N801  # reads as a verb: with scope("nightly")
                 with self._again():
                     return await function(*args, **kwargs)
 
-            return run_async  # type: ignore[return-value]
+            return run_async  # type: ignore[return-value]  # of the signature of function
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
             with self._again():
                 return function(*args, **kwargs)
 
-        return run  # type: ignore[return-value]
+        return run  # type: ignore[return-value]  # as above
 
     def _again(self) -> "scope":
         """One of its own per call: threads share the decorator."""

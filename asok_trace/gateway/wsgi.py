@@ -7,7 +7,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
-from asok_trace.core.errors import Piece, contained
+from asok_trace.core.errors import Piece, attempted
 from asok_trace.core.hooks import Hook
 from asok_trace.core.names import CARRIED
 from asok_trace.core.scope import ACTIVE, SERVED
@@ -242,7 +242,7 @@ def _end_dropped() -> None:
             body = _dropped.popleft()
         except IndexError:  # another thread was faster
             return
-        contained(closing, body.abandon)
+        attempted(closing, body.abandon)
 
 
 atexit.register(_end_dropped)

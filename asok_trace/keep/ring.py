@@ -130,11 +130,6 @@ class Ring(SpanProcessor):
         with self._lock:
             return list(self._traces.values())
 
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._traces.clear()
-
 
 def _nothing() -> None:
     """What is left to do for a ring that is gone."""

@@ -44,7 +44,7 @@ class _HeaderGetter(Getter[Header]):
         value = carrier(key)
         return None if value is None else [value]
 
-    def keys(self, carrier: Header) -> list[str]:  # noqa: ARG002
+    def keys(self, carrier: Header) -> list[str]:  # noqa: ARG002  # the interface
         return []
 
 
@@ -111,10 +111,7 @@ class ServerSpan:
             if user is not None:
                 span.set_attribute(names.ATTRIBUTE_USER, user)
             if error is not None:
-                kind = type(error).__qualname__
-                span.set_attribute(error_attributes.ERROR_TYPE, kind)
-                span.record_exception(error)
-                span.set_status(Status(StatusCode.ERROR, kind))
+                _failed(span, error)
         span.end()
 
     def _describe(self, scope: Scope, error: BaseException | None) -> None:
@@ -125,16 +122,20 @@ class ServerSpan:
             attributes[http_attributes.HTTP_ROUTE] = scope._route
         if status is not None:
             attributes[http_attributes.HTTP_RESPONSE_STATUS_CODE] = status
-        failed = isinstance(error, Exception)
-        if failed or (status is not None and status >= 500):
-            # 4xx is the client's error: the status of a server span stays unset.
-            raised = error if failed else scope._error
-            kind = str(status) if raised is None else type(raised).__qualname__
-            attributes[error_attributes.ERROR_TYPE] = kind
-            if raised is not None:
-                span.record_exception(raised)
-            span.set_status(Status(StatusCode.ERROR, None if raised is None else kind))
         span.set_attributes(attributes)
+        # 4xx is the client's error: the status of a server span stays unset.
+        if status is not None and status >= 500 and error is None:
+            span.set_attribute(error_attributes.ERROR_TYPE, str(status))
+            span.set_status(Status(StatusCode.ERROR))
+        elif error is not None and (isinstance(error, Exception) or (status or 0) >= 500):
+            _failed(span, error)
+
+
+def _failed(span: Span, error: BaseException) -> None:
+    kind = type(error).__qualname__
+    span.set_attribute(error_attributes.ERROR_TYPE, kind)
+    span.record_exception(error)
+    span.set_status(Status(StatusCode.ERROR, kind))
 
 
 def start(

@@ -45,7 +45,7 @@ class SpanStamper(SpanProcessor):
     attributes on a span: two thirds of one that has none.
     """
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002  # the SDK's
         """Stamp ``span``."""
         if not stamping.working:
             return

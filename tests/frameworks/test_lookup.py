@@ -17,7 +17,14 @@ from asok.context import request_context
 
 import asok_trace
 from asok_trace.core import settings
+from asok_trace.core.scope import Fields
 from asok_trace.frameworks import base, lookup
+
+
+def fields_here() -> Fields | None:
+    """What a line logged here is stamped with."""
+    scope = lookup.here()
+    return None if scope is None else scope.line()
 
 
 def a_request(**environ: Any) -> Request:
@@ -27,7 +34,7 @@ def a_request(**environ: Any) -> Request:
 
 def test_outside_any_request_there_is_no_scope() -> None:
     """No framework request, no fields; current() is None and bind() does nothing."""
-    assert lookup.fields() is None
+    assert fields_here() is None
     assert asok_trace.current() is None
     asok_trace.bind(tenant=1)
 
@@ -51,7 +58,7 @@ def test_bound_facts_stay_with_the_request() -> None:
     """bind() works without a gateway too."""
     with request_context(a_request()):
         asok_trace.bind(tenant="t1")
-        fields = lookup.fields()
+        fields = fields_here()
     assert fields is not None
     assert fields["tenant"] == "t1"
 
@@ -79,7 +86,7 @@ def test_threads_that_see_the_request_see_the_same_id() -> None:
 
     def work() -> None:
         barrier.wait()
-        fields = lookup.fields()
+        fields = fields_here()
         assert fields is not None
         ids.append(fields["request_id"])
 
@@ -100,7 +107,7 @@ def test_the_scope_dies_with_the_request() -> None:
         request = a_request()
         alive = weakref.ref(request)
         with request_context(request):
-            assert lookup.fields() is not None
+            assert fields_here() is not None
         del request
         assert alive() is None
     finally:
@@ -111,7 +118,7 @@ def test_the_user_resolver_of_the_environment_is_asked() -> None:
     """ASOK_TRACE_USER holds for the bare one-liner too."""
     settings.set_default(settings.Settings(user=lambda request: request.path))
     with request_context(a_request()):
-        fields = lookup.fields()
+        fields = fields_here()
     assert fields is not None
     assert fields["user"] == "/p"
 
@@ -123,11 +130,11 @@ def test_modules_thrown_away_and_imported_anew_are_followed(
     request = a_request()
     monkeypatch.delitem(sys.modules, "asok.context")
     with request_context(request):
-        assert lookup.fields() is None
+        assert fields_here() is None
     module = importlib.import_module("asok.context")
     assert module.request_context is not request_context
     with module.request_context(request):
-        assert lookup.fields() is not None
+        assert fields_here() is not None
 
 
 def test_a_fault_is_contained(
@@ -136,6 +143,6 @@ def test_a_fault_is_contained(
     """An adapter that fails is reported once; the line goes without a stamp."""
     monkeypatch.setattr(base.adapter("asok.context"), "unowned", lambda request: 1 / 0)
     with request_context(a_request()):
-        assert lookup.fields() is None
-        assert lookup.fields() is None
+        assert fields_here() is None
+        assert fields_here() is None
     assert caplog.text.count("reading the framework's current request failed") == 1
