@@ -2,11 +2,12 @@
 
 Floors; imports go down only, and folders on one floor never import each other:
 
+    6  tools/                   people: what the frameworks' command lines load
     5  assemble.py  config.py  providers.py
                                 parse settings; install what the frameworks declare; exporters
-    4  gateway/                 in: open and close scopes
+    4  gateway/  propagate/     in: open and close scopes; across: the context goes along
     3  stamp/  keep/            out: stamp lines and spans; keep the last requests in memory
-    2  frameworks/              who is calling: facts about the current request
+    2  frameworks/  detect/     who is calling: facts about the current request; watch
     1  core/                    the scope, the settings, the names; standard library only
 
 Importing this package imports nothing: a public name loads its module when it is touched.
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from asok_trace.frameworks.lookup import bind, current
     from asok_trace.gateway.unit import scope
     from asok_trace.keep.ring import report
+    from asok_trace.propagate.carrier import from_carrier, to_carrier
+    from asok_trace.propagate.executors import ContextExecutor
+    from asok_trace.propagate.streams import wrap_stream
+    from asok_trace.propagate.threads import propagate_threads
+    from asok_trace.propagate.wrap import detach, wrap
     from asok_trace.stamp.spans import SpanStamper, StampingSampler
     from asok_trace.stamp.stdlib import RequestFilter, stamp_logging
     from asok_trace.stamp.structlog import inject
@@ -32,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ConfigError",
+    "ContextExecutor",
     "Handle",
     "RequestFilter",
     "Scope",
@@ -39,16 +46,23 @@ __all__ = [
     "StampingSampler",
     "bind",
     "current",
+    "detach",
+    "from_carrier",
     "inject",
     "instrument",
+    "propagate_threads",
     "report",
     "scope",
     "setup",
     "stamp_logging",
+    "to_carrier",
+    "wrap",
+    "wrap_stream",
 ]
 
 _MODULES = {
     "ConfigError": "core.errors",
+    "ContextExecutor": "propagate.executors",
     "Handle": "core.hooks",
     "RequestFilter": "stamp.stdlib",
     "Scope": "core.scope",
@@ -56,12 +70,18 @@ _MODULES = {
     "StampingSampler": "stamp.spans",
     "bind": "frameworks.lookup",
     "current": "frameworks.lookup",
+    "detach": "propagate.wrap",
+    "from_carrier": "propagate.carrier",
     "inject": "stamp.structlog",
     "instrument": "assemble",
+    "propagate_threads": "propagate.threads",
     "report": "keep.ring",
     "scope": "gateway.unit",
     "setup": "assemble",
     "stamp_logging": "stamp.stdlib",
+    "to_carrier": "propagate.carrier",
+    "wrap": "propagate.wrap",
+    "wrap_stream": "propagate.streams",
 }
 
 

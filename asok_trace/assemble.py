@@ -1,6 +1,7 @@
-"""Put the parts together: `instrument` an application, `bind` facts, ask for `current`."""
+"""Put the parts together: hook up an application, its framework, and a framework's worker."""
 
-from collections.abc import Callable
+import pkgutil
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,20 +10,25 @@ from asok_trace.core.errors import ConfigError, contained
 from asok_trace.core.hooks import Handle, Hook
 from asok_trace.core.names import CARRIED
 from asok_trace.core.scope import ACTIVE
-from asok_trace.core.settings import Settings, default, set_default
+from asok_trace.core.settings import CARRY, OFF, Settings, default, set_default
 from asok_trace.frameworks import base
-from asok_trace.frameworks.base import Entry
+from asok_trace.frameworks.base import Entry, Framework
 from asok_trace.gateway import asgi, exchange, message, wsgi
 from asok_trace.gateway.exchange import Gate
+from asok_trace.propagate import elsewhere, jobs
+from asok_trace.propagate.threads import propagate_threads
 from asok_trace.stamp import stdlib, tracing
 
-# On the application, not with us: a framework's reloader may throw the application away.
+# On the application and on the framework's modules, not with us: a framework's reloader may throw
+# them away.
 _MARK = "_asok_trace"
 
 
 def instrument(app: Any, **settings: Any) -> Handle:
     """Open a scope for every request of ``app``, and set its request id on every response; for
     every message of a WebSocketServer, in whose handlers ``current_request`` works from then on.
+    What the framework itself starts elsewhere goes on from its request: background jobs, mail,
+    jobs on a queue; each run of a scheduled function is a unit of work.
 
     Wraps the entries of an Asok application on the object itself; ``app`` stays the object it
     was. Doing it again changes nothing and returns the same handle. Costs a sixth of what
@@ -32,7 +38,7 @@ def instrument(app: Any, **settings: Any) -> Handle:
     Args:
         app: an Asok application or WebSocketServer.
         settings: ``isolate``, ``user``, ``access_log``, ``request_id_header``,
-            ``trust_incoming``, ``exclude``, ``log_events``; see
+            ``trust_incoming``, ``exclude``, ``log_events``, ``cron``, ``threads``; see
             `asok_trace.core.settings.Settings`.
 
     Returns:
@@ -56,8 +62,10 @@ def instrument(app: Any, **settings: Any) -> Handle:
     gate = Gate.of(app, framework, resolved)
     undos: list[Callable[[], None]] = []
     try:
-        for entry in entries:
+        for entry in _wanted(entries, resolved):
             undos.append(_install(app, entry, gate))  # noqa: PERF401  # undone if one fails
+        if resolved.threads not in (None, OFF):
+            undos.append(propagate_threads(resolved.threads).undo)
     except BaseException:
         _all(undos)
         raise
@@ -80,7 +88,8 @@ def setup(app: Any = None, **settings: Any) -> Handle:
     - OpenTelemetry: tracer and meter providers, unless you have set some (then your spans are
       stamped), with the exporters that ``OTEL_*`` variables name. With none of them set, the last
       requests are kept in memory for `report`. ``OTEL_SDK_DISABLED=true`` is honoured.
-    - `instrument(app)`, if an application is given.
+    - `instrument(app)`, if an application is given; `propagate_threads`, unless ``threads`` says
+      otherwise.
 
     Call it after your own configuration, which it keeps. Doing it again adds what is missing.
 
@@ -111,6 +120,10 @@ def setup(app: Any = None, **settings: Any) -> Handle:
         providers.set_up(resolved.service)
         tracing.spans()  # loaded now, not by the first request
         undos.append(put_in_chain())
+        if resolved.threads is None:
+            undos.append(propagate_threads(CARRY).undo)
+        elif app is None and resolved.threads != OFF:
+            undos.append(propagate_threads(resolved.threads).undo)
         if not stdlib.active():
             undos.append(stdlib.stamp_logging().undo)
         if settings:
@@ -133,12 +146,57 @@ def _all(undos: list[Callable[[], None]]) -> None:
         undo()
 
 
+def _wanted(entries: Sequence[Entry], settings: Settings) -> Iterator[Entry]:
+    for entry in entries:
+        if settings.cron or not entry.kind.startswith("cron"):
+            yield entry
+
+
+def install_worker(framework: Framework) -> Handle:
+    """Hook up the framework's own worker process, where the jobs of its queue are run."""
+    undos = [_install_shared(entry, framework) for entry in framework.worker]
+    return Handle(lambda: _all(undos))
+
+
 def _install(app: Any, entry: Entry, gate: Gate) -> Callable[[], None]:
     """Hook up one entry; return how to take it back."""
-    if entry.kind == "error_log":
-        return message.watch_log(entry.attribute)
+    if entry.owner is not None:
+        return _install_shared(entry, gate.framework)
     make = _MAKERS[entry.kind]
     return Hook(app, entry.attribute, lambda hook: make(hook, gate)).undo
+
+
+class _Shared:
+    """A hook on what all applications of a framework share, until the last of them is undone."""
+
+    def __init__(self, hook: Hook) -> None:
+        self.hook = hook
+        self.users = 0
+
+
+def _install_shared(entry: Entry, framework: Framework) -> Callable[[], None]:
+    owner = pkgutil.resolve_name(entry.owner or "")
+    marks: dict[str, _Shared] | None = vars(owner).get(_MARK)
+    if marks is None:
+        marks = {}
+        setattr(owner, _MARK, marks)
+    shared = marks.get(entry.attribute)
+    if shared is None:
+        make = _SHARED[entry.kind]
+        shared = _Shared(Hook(owner, entry.attribute, lambda hook: make(hook, framework)))
+        marks[entry.attribute] = shared
+    shared.users += 1
+    return partial(_leave, owner, marks, entry.attribute)
+
+
+def _leave(owner: Any, marks: dict[str, _Shared], attribute: str) -> None:
+    shared = marks[attribute]
+    shared.users -= 1
+    if not shared.users:
+        shared.hook.undo()
+        del marks[attribute]
+        if not marks:
+            delattr(owner, _MARK)
 
 
 def _environ(hook: Hook, _gate: Gate) -> Callable[..., Any]:
@@ -199,4 +257,18 @@ _MAKERS: dict[str, Callable[[Hook, Gate], Any]] = {
     "connect": partial(message.gateway, event="connect"),
     "message": partial(message.gateway, event="message"),
     "disconnect": partial(message.gateway, event="disconnect"),
+}
+
+_SHARED: dict[str, Callable[[Hook, Framework], Any]] = {
+    "job": jobs.job,
+    "attempt": jobs.attempt,
+    "queued": jobs.queued,
+    "consume": jobs.consume,
+    "verified": jobs.verified,
+    "job_failed": jobs.job_failed,
+    "outlive": elsewhere.outlive,
+    "awaited": elsewhere.awaitable,
+    "cron": elsewhere.cron,
+    "cron_turn": elsewhere.turn,
+    "error_log": message.error_log,
 }

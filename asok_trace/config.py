@@ -10,7 +10,7 @@ from typing import Any
 
 from asok_trace.core import names
 from asok_trace.core.errors import ConfigError
-from asok_trace.core.settings import Settings, default, set_default
+from asok_trace.core.settings import MODES, Settings, default, set_default
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -108,6 +108,12 @@ def _resolver(value: object, given: str) -> Callable[[Any], object] | None:
     )
 
 
+def _mode(value: object, given: str) -> str | None:
+    if value is None or value in MODES:
+        return value
+    raise ConfigError(f"{given} is not a mode. Use one of {MODES}.")
+
+
 _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "isolate": _flag,
     "user": _resolver,
@@ -116,5 +122,7 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "trust_incoming": _flag,
     "exclude": _patterns,
     "log_events": _flag,
+    "threads": _mode,
+    "cron": _flag,
     "service": _text,
 }

@@ -22,6 +22,7 @@ from asok_trace.stamp.spans import SpanStamper, StampingSampler
 _HTTP: Final = "otlp_proto_http"
 # OTEL_EXPORTER_OTLP_PROTOCOL -> entry points of the exporters' packages, and how to get them.
 _PROTOCOLS: Final = {"http/protobuf": _HTTP, "grpc": "otlp_proto_grpc"}
+_SIGNALS: Final = ("TRACES", "METRICS")
 _INSTALL: Final = {
     _HTTP: "asok-trace[otlp]",
     "otlp_proto_grpc": "opentelemetry-exporter-otlp-proto-grpc",
@@ -55,6 +56,11 @@ def set_up(service: str | None) -> None:
     if metric_exporters:
         readers = [exporter.reader() for exporter in metric_exporters]
         metrics.set_meter_provider(MeterProvider(readers, resource))
+
+
+def named() -> bool:
+    """Whether the environment names an exporter."""
+    return any(os.environ.get(f"OTEL_{s}_EXPORTER") or _otlp(s, "ENDPOINT") for s in _SIGNALS)
 
 
 def _tracer_provider(exporters: "list[_Exporter] | None", resource: Resource) -> TracerProvider:

@@ -16,15 +16,21 @@ from asok_trace.stamp import structlog as stamp_structlog
 # Asok refuses to start without one.
 os.environ.setdefault("SECRET_KEY", "a-key-for-tests-that-is-long-enough-0123456789")
 
-HAS_ASOK = importlib.util.find_spec("asok") is not None
 
-# The core install has no framework; then only what needs none is collected.
-if not HAS_ASOK:
-    collect_ignore = [
-        str(path.relative_to(Path(__file__).parent))
-        for path in Path(__file__).parent.rglob("test_*.py")
-        if "needs: asok" in path.read_text(encoding="utf-8").partition('"""\n\n')[0]
-    ]
+def missing(path: Path) -> bool:
+    """Whether the module's docstring ends in "needs: a, b" and one of these is not installed."""
+    docstring = path.read_text(encoding="utf-8").partition('"""\n\n')[0]
+    _, _, needed = docstring.partition("needs: ")
+    names = needed.partition("\n")[0].rstrip(".").split(", ") if needed else []
+    return any(importlib.util.find_spec(name) is None for name in names)
+
+
+# The core install has no framework, no server and no queue; then only what needs none is collected.
+collect_ignore = [
+    str(path.relative_to(Path(__file__).parent))
+    for path in Path(__file__).parent.rglob("test_*.py")
+    if missing(path)
+]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -14,11 +14,11 @@ class Hook:
     and then it cannot be taken out any more.
     """
 
-    __slots__ = ("_before", "_name", "_owner", "_replacement", "active", "original")
+    __slots__ = ("_before", "_replacement", "active", "name", "original", "owner")
 
     def __init__(self, owner: Any, name: str, make: "Callable[[Hook], Any]") -> None:
-        self._owner = owner
-        self._name = name
+        self.owner = owner
+        self.name = name
         self._before = vars(owner).get(name, _ABSENT)
         self.original = getattr(owner, name)
         self.active = True
@@ -28,11 +28,11 @@ class Hook:
     def undo(self) -> None:
         """Restore the attribute; ours passes everything through if it is wrapped by now."""
         self.active = False
-        if vars(self._owner).get(self._name) is self._replacement:
+        if vars(self.owner).get(self.name) is self._replacement:
             if self._before is _ABSENT:
-                delattr(self._owner, self._name)
+                delattr(self.owner, self.name)
             else:
-                setattr(self._owner, self._name, self._before)
+                setattr(self.owner, self.name, self._before)
 
 
 class Handle:

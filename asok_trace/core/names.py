@@ -18,6 +18,12 @@ DURATION_MS: Final = "duration_ms"
 ERROR: Final = "error"
 """The class name of the exception that escaped the application, or became a 5xx page of it."""
 
+# Log fields of jobs from a queue, and of what runs by the clock.
+QUEUE: Final = "queue"
+ATTEMPT: Final = "attempt"
+RUN: Final = "run"
+"""Which run of a scheduled function this is, counted in its process."""
+
 # Log fields of lines inside a trace, and of WebSocket messages.
 TRACE_ID: Final = "trace_id"
 SPAN_ID: Final = "span_id"
@@ -43,9 +49,15 @@ ATTRIBUTES: Final = {
     PATH: "url.path",
     TASK: "asok_trace.task",
     CONNECTION_ID: "asok_trace.connection.id",
+    QUEUE: "messaging.destination.name",
+    ATTEMPT: "asok_trace.job.attempt",
+    RUN: "asok_trace.cron.run",
 }
 ATTRIBUTE_REQUEST_ID: Final = ATTRIBUTES[REQUEST_ID]
 ATTRIBUTE_USER: Final = ATTRIBUTES[USER]
+
+ATTRIBUTE_JOB_ID: Final = "messaging.message.id"
+ATTRIBUTE_JOB_STATUS: Final = "asok_trace.job.status"
 
 # The instrumentation scope of our spans.
 TRACER: Final = "asok_trace"
@@ -55,6 +67,16 @@ REQUEST_ID_HEADER: Final = "X-Request-ID"
 
 # Where a request carries its scope: the WSGI environ and the ASGI scope.
 CARRIED: Final = "asok_trace.scope"
+
+# What crosses a process in a carrier, beside the W3C's traceparent and tracestate.
+CARRIER: Final = {
+    REQUEST_ID: "asok-trace-request-id",
+    IP: "asok-trace-ip",
+    USER: "asok-trace-user",
+    PATH: "asok-trace-path",
+}
+JOB_CARRIER: Final = "asok_trace"
+"""The key of a framework's own job that holds its carrier."""
 
 # Environment variables are this prefix and the upper-case name of a setting.
 ENVIRONMENT_PREFIX: Final = "ASOK_TRACE_"

@@ -2,9 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from asok_trace.core import names
+
+OFF: Final = "off"
+WATCH: Final = "watch"
+CARRY: Final = "carry"
+MODES: Final = (OFF, WATCH, CARRY)
+"""What may be done about the threads that a request starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,11 @@ class Settings:
     """Use a request id that came in that header."""
     log_events: bool = False
     """Make log lines events of the current span."""
+    threads: str | None = None
+    """``off``, ``watch`` or ``carry``: see `propagate_threads`. None is ``carry`` for `setup` and
+    ``off`` for `instrument`."""
+    cron: bool = True
+    """Open a scope for each run of a scheduled function."""
     service: str | None = None
     """The ``service.name`` of the providers that `setup` makes."""
     exclude: tuple[str, ...] = ()

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from asok_trace.core import settings, text
+from asok_trace.core import names, settings, text
 from asok_trace.core.scope import UNKNOWN, Fields, Live, Scope
 from asok_trace.frameworks import environ
-from asok_trace.frameworks.base import Connection, Entry, Framework
+from asok_trace.frameworks.base import Connection, Entry, Framework, Job
 from asok_trace.frameworks.live import live_unowned
 
 # On the instance, where `Asok.__call__` looks them up: a wrapper around the app itself would
@@ -26,13 +26,29 @@ _APP = (
     Entry("_admin_exception_response", "error"),
     Entry("_send_wsgi_error", "error"),
     Entry("_send_asgi_error", "error"),
+    # What leaves the request: looked up on these modules when it does.
+    Entry("_run_local_job_with_retries", "job", "asok.background"),
+    Entry("_execute_local_attempt", "attempt", "asok.background"),
+    Entry("_build_job_dict", "queued", "asok.background"),
+    Entry("_do_send", "outlive", "asok.mail:Mail"),
+    Entry("async_to_sync", "awaited", "asok.core.asgi"),
+    Entry("_execute_task_safe", "cron", "asok.scheduler:ScheduledTask"),
+    Entry("_acquire_distributed_lock", "cron_turn", "asok.scheduler:ScheduledTask"),
+    Entry("error", "error_log", "asok.scheduler:logger"),
+)
+_WORKER = (
+    Entry("_execute_job_in_thread", "consume", "asok.cli.worker"),
+    Entry("_parse_and_verify_job", "verified", "asok.cli.worker"),
+    Entry("_handle_job_failure", "job_failed", "asok.cli.worker"),
+    # A job may queue others.
+    Entry("_build_job_dict", "queued", "asok.background"),
 )
 _WEBSOCKET_SERVER = (
     Entry("_fire_on_connect", "connect"),
     Entry("_dispatch_text_frame", "message"),
     Entry("_fire_on_disconnect", "disconnect"),
     # The server swallows what its handlers raise, here and in live components.
-    Entry("asok.ws", "error_log"),
+    Entry("error", "error_log", "asok.ws.server:logger"),
 )
 _ENTRIES = {
     ("asok.core.asok", "Asok"): _APP,
@@ -44,6 +60,9 @@ _get = dict.get
 
 
 class _Asok:
+    complaint = "Working outside of request context"
+    worker: Sequence[Entry] = _WORKER
+
     def entries(self, app: object) -> Sequence[Entry]:
         for cls in type(app).__mro__:
             found = _ENTRIES.get((cls.__module__, cls.__name__))
@@ -172,6 +191,26 @@ class _Asok:
             request=_own_request(connection),
             incoming_id=headers.get(header.lower()),
         )
+
+    def job(self, job: dict[str, Any]) -> Job:
+        retries, tried = job.get("retries"), job.get("retry_count")
+        tried = tried if isinstance(tried, int) else 0
+        carrier = job.get(names.JOB_CARRIER)
+        return Job(
+            name=str(job.get("function")),
+            id=str(job.get("id")),
+            queue=str(job.get("queue") or "default"),
+            attempt=tried + 1,
+            last=not isinstance(retries, int) or tried >= retries,
+            carrier=carrier if isinstance(carrier, dict) else {},
+        )
+
+    def queues_elsewhere(self) -> bool:
+        # Not by the package's attribute of this name: that is the function.
+        return bool(sys.modules["asok.background"]._is_redis_backend())
+
+    def forget(self) -> None:
+        sys.modules["asok.context"].request_var.set(None)
 
     def activate(self, request: Any) -> AbstractContextManager[Any]:
         managed: AbstractContextManager[Any] = sys.modules["asok.context"].request_context(request)

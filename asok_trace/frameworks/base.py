@@ -4,7 +4,7 @@ No framework is imported here or in the adapters: one that is not loaded has no 
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any, Final, NamedTuple, Protocol
@@ -14,7 +14,8 @@ from asok_trace.core.scope import Fields, Live, Scope
 
 
 class Entry(NamedTuple):
-    """A place in a framework that `instrument` wraps on the application object."""
+    """A place in a framework that `instrument` wraps: on the application object, or on a module
+    or class of the framework, which all its applications share."""
 
     attribute: str
     kind: str
@@ -22,8 +23,31 @@ class Entry(NamedTuple):
     an ASGI request. ``route``: called with the request, returns what `Framework.route` reads.
     ``error``: called with the request and an exception, makes an error page of it. ``connect``,
     ``message`` and ``disconnect``: called with what `Framework.connection` reads. ``error_log``:
-    no attribute but the name of a logger that reports the exceptions of messages.
+    the method of a logger that reports the exceptions of messages and scheduled functions.
+
+    Of work that leaves the request: ``job`` runs a job in this process, retries included,
+    ``attempt`` each one of them; ``queued`` returns the dict of a job for another process.
+    ``outlive`` is handed to a thread by its attribute. ``awaited`` runs an awaitable in another
+    thread. ``cron`` runs a scheduled function, if ``cron_turn`` says that it is its turn. In a
+    process of its own, ``consume`` handles one raw job: ``verified`` returns its dict, and
+    ``job_failed`` is called where it has failed.
     """
+    owner: str | None = None
+    """``package.module`` or ``package.module:Name``; None is the application object."""
+
+
+class Job(NamedTuple):
+    """A job from a framework's own queue, as its dict tells."""
+
+    name: str
+    id: str
+    queue: str
+    attempt: int
+    """The first is 1."""
+    last: bool
+    """Whether there is no further attempt if this one fails."""
+    carrier: Mapping[str, Any]
+    """What the ``queued`` entry put there; empty if it was not hooked up."""
 
 
 class Connection(NamedTuple):
@@ -89,6 +113,21 @@ class Framework(Protocol):
     def connection(self, server: Any, args: tuple[Any, ...], header: str) -> Connection:
         """The connection that a ``connect``, ``message`` or ``disconnect`` entry is called with;
         ``header`` is the name of the request id's."""
+
+    complaint: str
+    """How the text of its RuntimeError begins where there is no current request."""
+
+    worker: Sequence[Entry]
+    """Where jobs enter the framework's own worker process."""
+
+    def job(self, job: dict[str, Any]) -> Job:
+        """What the dict of a queued job says. It may come from anywhere: nothing is trusted."""
+
+    def queues_elsewhere(self) -> bool:
+        """Whether jobs that are queued now are run by another process."""
+
+    def forget(self) -> None:
+        """Have no current request in this context from now on."""
 
     def activate(self, request: Any) -> AbstractContextManager[Any]:
         """Make ``request`` the framework's current one for a while."""

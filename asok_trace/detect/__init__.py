@@ -1,0 +1,1 @@
+"""Floor 2, watch: what leaves a request without its context, and what outlives it."""

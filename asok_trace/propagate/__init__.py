@@ -1,0 +1,1 @@
+"""Floor 4, across: the context goes where the work goes."""

@@ -1,0 +1,117 @@
+"""What a framework itself runs in other threads: mail, awaitables, scheduled functions."""
+
+import inspect
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any, Final
+
+from asok_trace.core import ids, names, settings
+from asok_trace.core.errors import Piece, attempted, contained
+from asok_trace.core.hooks import Hook
+from asok_trace.core.scope import Scope, bindable
+from asok_trace.frameworks import otel
+from asok_trace.frameworks.base import Framework
+from asok_trace.propagate.steps import awaited
+from asok_trace.propagate.work import Work, without_request
+from asok_trace.propagate.wrap import name_of, wrap
+
+carrying: Final = Piece("carrying the context into a thread of the framework")
+scheduling: Final = Piece("opening the scope of a scheduled run")
+closing_run: Final = Piece("closing the scope of a scheduled run", then="the next is tried again")
+
+# On a scheduled task: its runs so far, and the one it is at. One thread runs each task.
+_RUNS: Final = "_asok_trace_runs"
+_RUN: Final = "_asok_trace_run"
+
+
+class _Outliving:
+    """A static method that is bound to the context in which somebody takes hold of it."""
+
+    def __init__(self, hook: Hook) -> None:
+        self._hook = hook
+
+    def __get__(self, instance: object, owner: object) -> Any:
+        original = self._hook.original
+        bound = contained(carrying, wrap_outliving, original) if self._hook.active else None
+        return original if bound is None else bound
+
+
+def wrap_outliving(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`wrap(function, outlive=True)`."""
+    return wrap(function, outlive=True)
+
+
+def outlive(hook: Hook, _framework: Framework) -> Any:
+    """A function that the framework hands to a thread: `wrap(outlive=True)` as it does."""
+    return _Outliving(hook)
+
+
+def awaitable(hook: Hook, _framework: Framework) -> Callable[..., Any]:
+    """Runs an awaitable in another thread and waits for it."""
+
+    def run(given: Any, *args: Any, **kwargs: Any) -> Any:
+        # Futures know their own loop, and have run already as far as we are concerned.
+        if hook.active and inspect.iscoroutine(given):
+            given = awaited(copy_context(), given)
+        return hook.original(given, *args, **kwargs)
+
+    return run
+
+
+def cron(hook: Hook, _framework: Framework) -> Callable[..., Any]:
+    """Runs a scheduled function: in a scope of its own, without a request."""
+
+    def execute(task: Any) -> Any:
+        if not hook.active:
+            return hook.original(task)
+        return without_request().run(run, task)
+
+    def run(task: Any) -> Any:
+        work: Work | None = contained(scheduling, _scheduled, task)
+        try:
+            return hook.original(task)
+        finally:
+            if work is not None:
+                attempted(closing_run, _ended, task, work)
+
+    return execute
+
+
+def _scheduled(task: Any) -> Work:
+    number = getattr(task, _RUNS, 0) + 1
+    scope = Scope(
+        ids.make(),
+        "cron",
+        name=name_of(task._fn),
+        line=otel.line(),
+        events=settings.default().log_events,
+        bound=bindable({names.RUN: number}),
+    )
+    work = Work(scope, made=True)
+    setattr(task, _RUN, work)
+    return work
+
+
+def turn(hook: Hook, _framework: Framework) -> Callable[..., Any]:
+    """Says whether a scheduled function runs now, or another process's does: only then is there
+    a run, with a number and a span."""
+
+    def acquire(task: Any) -> Any:
+        acquired = hook.original(task)
+        if hook.active and acquired:
+            contained(scheduling, _begun, task)
+        return acquired
+
+    return acquire
+
+
+def _begun(task: Any) -> None:
+    work = getattr(task, _RUN, None)
+    if work is not None:
+        setattr(task, _RUNS, getattr(task, _RUNS, 0) + 1)
+        work.__enter__()
+
+
+def _ended(task: Any, work: Work) -> None:
+    setattr(task, _RUN, None)
+    work.__exit__(None, None, None)

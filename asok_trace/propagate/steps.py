@@ -1,0 +1,49 @@
+"""Run what stops and goes on, a coroutine or a generator, in a context of its own.
+
+The context is entered for each step and left at each ``yield`` and ``await``: one that is held
+across them would be the context of whoever runs meanwhile.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context
+from types import coroutine
+from typing import Any
+
+
+def stepped(
+    context: Context, inner: Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
+) -> Generator[Any, Any, Any]:
+    """Yield what ``inner`` yields and return what it returns (as ``yield from`` does, PEP 380),
+    with each of its steps in ``context``."""
+    step: Callable[..., Any] = inner.send
+    given: Any = None
+    try:
+        while True:
+            yielded = context.run(step, given)
+            try:
+                given, step = (yield yielded), inner.send
+            except GeneratorExit:
+                context.run(inner.close)
+                raise
+            except BaseException as error:
+                given, step = error, inner.throw
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        given = None  # an exception holds this frame
+
+
+@coroutine
+def _awaiting(context: Context, inner: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    return (yield from stepped(context, inner))
+
+
+async def awaited(context: Context, awaitable: Awaitable[Any]) -> Any:
+    """Await ``awaitable`` with each of its steps in ``context``; the task stays the same."""
+    if not isinstance(awaitable, Coroutine):
+        awaitable = _awaits(awaitable)
+    return await _awaiting(context, awaitable)
+
+
+async def _awaits(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable

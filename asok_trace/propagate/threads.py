@@ -1,0 +1,262 @@
+"""`propagate_threads()`: carry contexts into threads and pools that others make.
+
+The one table of what is replaced for it, on the classes that everybody uses; every row is taken
+back by `Handle.undo`.
+"""
+
+import functools
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Any, Final, NamedTuple
+
+from asok_trace.core.callsite import caller, claim, is_library
+from asok_trace.core.errors import ConfigError, Piece, contained
+from asok_trace.core.hooks import Handle, Hook
+from asok_trace.core.settings import CARRY, MODES, OFF
+from asok_trace.detect.origin import SPAWNED, Origin, origin
+from asok_trace.propagate.wrap import is_bound, wrap
+
+spawning: Final = Piece("carrying the context into a thread")
+
+# Python 3.14 may do it itself, and always does where it runs without the GIL.
+_INHERITS: Final = bool(getattr(sys.flags, "thread_inherit_context", 0))
+
+
+class _Patch(NamedTuple):
+    """One row: an attribute of ``owner`` (``module`` or ``module:Class``) that is replaced."""
+
+    owner: str
+    attribute: str
+    make: Callable[[Hook], Any]
+
+
+class _Wish(NamedTuple):
+    """What one caller of `propagate_threads` asked for; told apart by identity."""
+
+    mode: str
+
+
+_lock = threading.Lock()
+_wishes: list[_Wish] = []
+_hooks: list[Hook] = []
+_mode = OFF
+
+
+def propagate_threads(mode: str = CARRY) -> Handle:
+    """Carry the context of whoever starts a thread, or hands a job to a pool, into it.
+
+    Covers `threading.Thread` and `Timer`, `concurrent.futures.ThreadPoolExecutor` (and with it
+    ``loop.run_in_executor``), and, if gevent is loaded, ``gevent.spawn`` and its pools. Threads
+    that libraries start for themselves are only watched: a connection pool's housekeeper must
+    not keep the request in which it happened to be started. Nothing is done where Python carries
+    contexts by itself, and to what `wrap` or `detach` has bound. A fault of ours never keeps
+    a thread from starting.
+
+    Process-wide; the latest call that is not undone holds. ``setup`` does it, ``instrument``
+    only on demand (``threads="carry"``). Costs 1 to 2 microseconds per thread or job.
+
+    Args:
+        mode: ``carry``; ``watch``, which changes nothing and remembers who started what during
+            which request; or ``off``.
+
+    Returns:
+        A handle; ``handle.undo()`` puts back what was in force before.
+
+    Raises:
+        ConfigError: an unknown mode.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"threads={mode!r} is not a mode. Use one of {MODES}.")
+    frame = caller()
+    if frame is not None:
+        claim(frame.f_code.co_filename)
+    wish = _Wish(mode)
+    with _lock:
+        _wishes.append(wish)
+        _apply()
+
+    def undo() -> None:
+        with _lock:
+            _wishes[:] = [other for other in _wishes if other is not wish]
+            _apply()
+
+    return Handle(undo)
+
+
+def _apply() -> None:
+    """Bring the table's rows in force, or take them back, as the last wish has it."""
+    global _mode
+    _mode = _wishes[-1].mode if _wishes else OFF
+    if _mode == OFF:
+        while _hooks:
+            _hooks.pop().undo()
+        return
+    there = {(hook.owner, hook.name) for hook in _hooks}
+    for patch in _TABLE:
+        owner = _loaded(patch.owner)
+        if owner is not None and (owner, patch.attribute) not in there:
+            _hooks.append(Hook(owner, patch.attribute, patch.make))
+
+
+def _loaded(owner: str) -> Any:
+    """The module or class; None if it is not loaded: nothing is imported for it."""
+    module, _, name = owner.partition(":")
+    found = sys.modules.get(module)
+    return getattr(found, name) if found is not None and name else found
+
+
+def _start(hook: Hook) -> Callable[..., None]:
+    """`Thread.start`: what the thread runs is bound to the context when it is started."""
+    original = hook.original
+
+    @functools.wraps(original)
+    def start(self: threading.Thread) -> None:
+        if hook.active:
+            contained(spawning, _prepare, self)
+        try:
+            original(self)
+        except BaseException:
+            _unprepare(self)
+            raise
+
+    return start
+
+
+def _prepare(thread: threading.Thread) -> None:
+    if thread.ident is not None or _has_context(thread):
+        return
+    frame = caller()
+    if frame is None:
+        return
+    if _mode == CARRY and not is_library(frame.f_code.co_filename):
+        _Run(thread, copy_context())
+    else:
+        came_from = origin(frame)
+        if came_from is not None:
+            _Run(thread, None, came_from)
+
+
+def _has_context(thread: Any) -> bool:
+    """Whether what the thread runs has a context already: Python's, or one of ours."""
+    if _INHERITS or getattr(thread, "_context", None) is not None:
+        return True
+    # Timer keeps its function elsewhere.
+    return is_bound(getattr(thread, "_target", None)) or is_bound(getattr(thread, "function", None))
+
+
+class _Run:
+    """A thread's ``run`` in a context. On the thread itself, since ``run`` is what subclasses
+    override; it takes itself off before it runs."""
+
+    __slots__ = ("_before", "_came_from", "_context", "_run", "_thread")
+
+    def __init__(
+        self, thread: Any, context: Context | None, came_from: Origin | None = None
+    ) -> None:
+        self._thread = thread
+        self._context = context
+        self._came_from = came_from
+        # On the instance, too, if somebody else does as we do.
+        self._before = vars(thread).get("run")
+        self._run = thread.run
+        thread.run = self
+
+    def __call__(self) -> None:
+        run, context, came_from = self._run, self._context, self._came_from
+        self.remove()
+        if context is not None:
+            context.run(run)
+        else:
+            SPAWNED.set(came_from)
+            run()
+
+    def remove(self) -> None:
+        if self._before is None:
+            vars(self._thread).pop("run", None)
+        else:
+            self._thread.run = self._before
+        self._thread = self._context = self._run = self._before = None
+
+
+def _unprepare(thread: threading.Thread) -> None:
+    run = vars(thread).get("run")
+    if isinstance(run, _Run):
+        run.remove()
+
+
+def _submit(hook: Hook) -> Callable[..., Any]:
+    """`ThreadPoolExecutor.submit`: each job is bound to the context it was submitted in."""
+    original = hook.original
+
+    @functools.wraps(original)
+    def submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if not hook.active or is_bound(fn):
+            return original(self, fn, *args, **kwargs)
+        if _mode == CARRY:
+            if _INHERITS:  # the pool's thread, if one is started for it, must not get ours
+                return Context().run(original, self, copy_context().run, fn, *args, **kwargs)
+            return original(self, copy_context().run, fn, *args, **kwargs)
+        came_from = contained(spawning, _came_from)
+        if came_from is None:
+            return original(self, fn, *args, **kwargs)
+        return original(self, _watched, came_from, fn, *args, **kwargs)
+
+    return submit
+
+
+def _came_from() -> Origin | None:
+    frame = caller()
+    return None if frame is None else origin(frame)
+
+
+def _watched(came_from: Origin, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+    token = SPAWNED.set(came_from)
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        SPAWNED.reset(token)
+
+
+def _bind_first(hook: Hook) -> Callable[..., Any]:
+    """What takes a function to run in a greenlet: the function is bound. Not by ``gr_context``,
+    which a greenlet keeps as long as somebody keeps the greenlet."""
+    original = hook.original
+    # After the pool, or after the seconds.
+    at = 1 if isinstance(hook.owner, type) or hook.name == "spawn_later" else 0
+
+    @functools.wraps(original)
+    def spawn(*args: Any, **kwargs: Any) -> Any:
+        if hook.active and len(args) > at and not is_bound(args[at]):
+            bound = contained(spawning, _greenlet_run, args[at])
+            args = (*args[:at], bound or args[at], *args[at + 1 :])
+        return original(*args, **kwargs)
+
+    return spawn
+
+
+def _greenlet_run(fn: Any) -> Any:
+    frame = caller()
+    if frame is None or not callable(fn):
+        return fn
+    if _mode == CARRY and not is_library(frame.f_code.co_filename):
+        return wrap(fn)
+    came_from = origin(frame)
+    return fn if came_from is None else functools.partial(_watched, came_from, fn)
+
+
+_GREENLETS: Final = (
+    ("gevent", ("spawn", "spawn_later", "spawn_raw")),
+    ("gevent.pool:Group", ("spawn",)),
+    (
+        "gevent.pool:GroupMappingMixin",
+        ("apply", "apply_async", "imap", "imap_unordered", "map", "map_async"),
+    ),
+    ("gevent.threadpool:ThreadPool", ("spawn",)),
+)
+_TABLE: Final = (
+    _Patch("threading:Thread", "start", _start),
+    _Patch("concurrent.futures.thread:ThreadPoolExecutor", "submit", _submit),
+    *(_Patch(owner, name, _bind_first) for owner, names in _GREENLETS for name in names),
+)

@@ -1,0 +1,96 @@
+"""One unit of work that goes on from a request: its scope and its span, in a context of its own."""
+
+from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
+from types import TracebackType
+from typing import Any, Final
+
+from asok_trace.core.errors import Piece, attempted, contained
+from asok_trace.core.scope import ACTIVE, SERVED, Scope
+from asok_trace.frameworks import base
+from asok_trace.stamp import tracing
+
+opening: Final = Piece("opening the scope of a task or job")
+forgetting: Final = Piece("letting the request of a task go")
+explaining: Final = Piece("explaining why a task has no request")
+
+
+class Work:
+    """Opens ``scope`` and its span when it is entered, and closes them when it is left.
+
+    ``status`` and ``error`` may be set meanwhile, where the framework swallows what is raised.
+    """
+
+    __slots__ = ("_before", "_origin", "_span", "_traced", "error", "scope", "status")
+
+    def __init__(self, scope: Scope, *, origin: Scope | None = None, **traced: Any) -> None:
+        """Args:
+        scope: open, and nobody else's.
+        origin: the scope that it goes on from; its span is a child as long as that is open.
+        traced: further arguments of `asok_trace.stamp.work_span.start`.
+        """
+        self.scope = scope
+        self.status: str | None = None
+        self.error: BaseException | None = None
+        self._origin = origin
+        self._traced: Mapping[str, Any] = traced
+        self._before: Scope | None = None
+        self._span: Any = None
+
+    def __enter__(self) -> Scope:
+        self._before = ACTIVE.get()
+        ACTIVE.set(self.scope)
+        spans = tracing.work_spans()
+        if spans is not None:
+            contained(tracing.tracing_work, self._start, spans)
+        return self.scope
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        scope = self.scope
+        error = exc or self.error or scope._error
+        if self._span is not None:
+            attempted(tracing.tracing_work, self._span.end, scope, error, self.status)
+        scope.close()
+        self._span = self.error = None
+        before = self._before
+        # No token: a reset in another context would raise into the host's code.
+        ACTIVE.set(before if before is not None and before._running else None)
+
+    def _start(self, spans: Any) -> None:
+        origin = self._origin
+        follows = origin is not None and not origin._open
+        self._span = spans.start(self.scope, follows=follows, **self._traced)
+
+
+def without_request() -> Context:
+    """Return a copy of this context in which no request is current and no scope is active."""
+    context = copy_context()
+    context.run(contained, forgetting, _forget)
+    return context
+
+
+def _forget() -> None:
+    ACTIVE.set(None)
+    SERVED.set(None)
+    for framework in base.loaded():
+        framework.forget()
+
+
+def explain(error: BaseException, note: Callable[[], str]) -> None:
+    """Add ``note`` to ``error`` if it is a framework's, about there being no current request."""
+    contained(explaining, _explain, error, note)
+
+
+def _explain(error: BaseException, note: Callable[[], str]) -> None:
+    if not isinstance(error, RuntimeError):
+        return
+    said = str(error)
+    if any(said.startswith(framework.complaint) for framework in base.loaded()):
+        text = note()
+        if text not in getattr(error, "__notes__", ()):
+            error.add_note(text)

@@ -1,0 +1,206 @@
+"""`wrap` and `detach`: a function bound to a context."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import Any, Final, TypeVar
+
+from asok_trace.core.callsite import Callsite, caller
+from asok_trace.core.errors import contained
+from asok_trace.core.fork import fork
+from asok_trace.frameworks import lookup
+from asok_trace.propagate.steps import awaited
+from asok_trace.propagate.streams import within
+from asok_trace.propagate.work import Work, explain, opening, without_request
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_Note = Callable[[], str]
+
+# On what we return: whoever carries contexts to threads must not give it a second one.
+_BOUND: Final = "__asok_trace_bound__"
+
+
+def wrap(fn: _Function, *, outlive: bool = False) -> _Function:
+    """Return ``fn`` bound to a copy of this context: what it does elsewhere, in a thread, pool,
+    timer or callback, is done for this request.
+
+    The context is captured now and copied for each run, so that one wrapped function may run in
+    many threads at once. Wrap where the work is handed over, ``pool.submit(wrap(charge), 7)``;
+    as a decorator it would capture the context of the import. Costs 1 microsecond, and half a
+    microsecond per run.
+
+    Args:
+        fn: a function, coroutine function, generator function or any other callable.
+        outlive: for work that goes on after the response. It runs in a scope of its own, with
+            the same request id, ``task=<its name>`` on its lines, and a span of its own: a child
+            as long as the request is open, later a root with a link to it. Nothing of the request
+            itself is kept; a framework's ``current_request`` raises in there.
+
+    Returns:
+        A function with the signature of ``fn``.
+
+    Raises:
+        TypeError: ``fn`` is a coroutine, or cannot be called.
+    """
+    _refuse(fn, "wrap")
+    origin = lookup.here() if outlive else None
+    if origin is None:
+        return _bound(fn, copy_context().copy)
+    captured = without_request()
+    name = name_of(fn)
+    template = fork(origin, "task", name)
+    frame = caller()
+    site = None if frame is None else Callsite(frame.f_code, frame.f_lasti)
+
+    def opened() -> tuple[Context, Work | None]:
+        work: Work | None = contained(
+            opening, lambda: Work(fork(template, "task", name), origin=origin)
+        )
+        return captured.copy(), work
+
+    return _outliving(fn, opened, functools.partial(_note, name, site))
+
+
+def detach(fn: _Function) -> _Function:
+    """Return ``fn`` bound to an empty context: for long-lived work, that must not carry the
+    request which happens to start it. Each run gets an empty context of its own.
+
+    Args:
+        fn: a function, coroutine function, generator function or any other callable.
+
+    Returns:
+        A function with the signature of ``fn``.
+
+    Raises:
+        TypeError: ``fn`` is a coroutine, or cannot be called.
+    """
+    _refuse(fn, "detach")
+    return _bound(fn, Context)
+
+
+def is_bound(fn: object) -> bool:
+    """Whether ``fn`` came from `wrap` or `detach`, or is a partial of what did."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return hasattr(fn, _BOUND)
+
+
+def name_of(fn: object) -> str:
+    """What a callable is called on log lines: ``Mailer.send``, ``charge``."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return str(name).rpartition("<locals>.")[2]
+
+
+def _refuse(fn: object, verb: str) -> None:
+    if inspect.isawaitable(fn):
+        name = getattr(fn, "__qualname__", "fn")
+        raise TypeError(
+            f"{verb}({fn!r}) cannot be: a coroutine runs once, in the context of its task. Pass "
+            f"the function: {verb}({name})(...), or give the coroutine to create_task(), which "
+            f"copies the context itself."
+        )
+    if not callable(fn):
+        raise TypeError(f"{verb}({fn!r}) cannot be: it is not callable. Pass a function.")
+
+
+def _is_coroutine_function(fn: Any) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+        getattr(fn, "__call__", None)  # noqa: B004  # an object may have an async one
+    )
+
+
+def _is_generator_function(fn: Any) -> bool:
+    return inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
+
+
+def _bound(fn: _Function, make: Callable[[], Context]) -> _Function:
+    """Return ``fn`` so that each run of it gets the context that ``make`` returns."""
+    run: Callable[..., Any]
+    if _is_coroutine_function(fn):
+
+        async def run(*args: Any, **kwargs: Any) -> Any:
+            context = make()
+            return await awaited(context, context.run(fn, *args, **kwargs))
+
+    elif _is_generator_function(fn):
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            context = make()
+            return within(context, context.run(fn, *args, **kwargs))
+
+    else:
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            context = make()
+            result = context.run(fn, *args, **kwargs)
+            # A partial of a coroutine function, or a lambda that calls one.
+            return awaited(context, result) if inspect.iscoroutine(result) else result
+
+    return _marked(run, fn)
+
+
+def _outliving(
+    fn: _Function, opened: Callable[[], tuple[Context, Work | None]], note: _Note
+) -> _Function:
+    """Return ``fn`` so that each run of it is a unit of work of its own."""
+    if _is_generator_function(fn):
+        raise TypeError(
+            f"wrap({fn!r}, outlive=True) cannot be: a generator's body runs in pieces, whenever "
+            f"somebody iterates it. Use wrap_stream() on what it returns, or wrap the function "
+            f"that iterates it."
+        )
+    run: Callable[..., Any]
+    if _is_coroutine_function(fn):
+
+        async def run(*args: Any, **kwargs: Any) -> Any:
+            context, work = opened()
+            return await awaited(context, _worked_async(work, fn, args, kwargs, note))
+
+    else:
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            context, work = opened()
+            return context.run(_worked, work, fn, args, kwargs, note)
+
+    return _marked(run, fn)
+
+
+def _worked(work: Work | None, fn: Any, args: Any, kwargs: Any, note: _Note) -> Any:
+    try:
+        if work is None:
+            return fn(*args, **kwargs)
+        with work:
+            return fn(*args, **kwargs)
+    except BaseException as error:
+        explain(error, note)
+        raise
+
+
+async def _worked_async(work: Work | None, fn: Any, args: Any, kwargs: Any, note: _Note) -> Any:
+    try:
+        if work is None:
+            return await fn(*args, **kwargs)
+        with work:
+            return await fn(*args, **kwargs)
+    except BaseException as error:
+        explain(error, note)
+        raise
+
+
+def _note(name: str, site: Callsite | None) -> str:
+    place = "" if site is None else f" at {site}"
+    return (
+        f"{name}() was given to asok_trace.wrap(..., outlive=True){place}: it may run after its "
+        f"request has ended, so it has no current request. Pass what it needs of the request as "
+        f"arguments, or leave outlive out if the request waits for it."
+    )
+
+
+def _marked(run: Callable[..., Any], fn: _Function) -> _Function:
+    made = functools.update_wrapper(run, fn)
+    setattr(made, _BOUND, True)
+    return made  # type: ignore[return-value]  # of the signature of fn

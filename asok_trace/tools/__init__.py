@@ -1,0 +1,1 @@
+"""Floor 6, people: what command lines and test runners load."""
