@@ -1,5 +1,6 @@
 """A small Asok site, its lines, and the faults that we report of ourselves."""
 
+import importlib.util
 import itertools
 import logging
 import secrets
@@ -14,9 +15,8 @@ import pytest
 import structlog
 
 import asok_trace
-from tests.conftest import HAS_ASOK
 
-if HAS_ASOK:
+if importlib.util.find_spec("asok"):
     from tests.gateway import sites
 
 if TYPE_CHECKING:
