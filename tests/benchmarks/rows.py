@@ -67,7 +67,16 @@ def _requests(interface: str, against_tracing: float | None) -> Iterable[Compari
         yield Comparison(goal, what, ours, tracing, zero, against, effort=2)
 
 
-COMPARISONS = (*_lines(), *_records(), *_requests("wsgi", 0.45), *_requests("asgi", None))
+def _hops() -> Iterable[Comparison]:
+    for place in ("thread", "pool"):
+        setting = f"hops.{place}"
+        zero, otel = (setting, "nothing"), (setting, "otel_threading")
+        for ours in ("carry", "watch"):
+            what = f'{place}, threads="{ours}"'
+            yield Comparison("G10", what, (setting, ours), otel, zero, 0.75, effort=2)
+
+
+COMPARISONS = (*_lines(), *_records(), *_hops(), *_requests("wsgi", 0.45), *_requests("asgi", None))
 
 
 def groups() -> list[list[Comparison]]:
