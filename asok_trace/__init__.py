@@ -3,7 +3,7 @@
 Floors; imports go down only, and folders on one floor never import each other:
 
     6  tools/                   people: what the frameworks' command lines load
-    5  assemble.py  config.py  providers.py
+    5  assemble.py  callables.py  config.py  providers.py
                                 parse settings; install what the frameworks declare; exporters
     4  gateway/  propagate/     in: open and close scopes; across: the context goes along
     3  stamp/  keep/            out: stamp lines and spans; keep the last requests in memory

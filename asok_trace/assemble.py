@@ -1,17 +1,18 @@
 """Put the parts together: hook up an application, its framework, and a framework's worker."""
 
+import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from asok_trace import config
+from asok_trace import callables, config
 from asok_trace.core.errors import ConfigError, contained
 from asok_trace.core.hooks import Handle, Hook
 from asok_trace.core.names import CARRIED
 from asok_trace.core.scope import ACTIVE
 from asok_trace.core.settings import CARRY, OFF, Settings, default, set_default
-from asok_trace.frameworks import base
+from asok_trace.frameworks import base, lookup
 from asok_trace.frameworks.base import Entry, Framework
 from asok_trace.gateway import asgi, exchange, message, wsgi
 from asok_trace.gateway.exchange import Gate
@@ -24,7 +25,7 @@ from asok_trace.stamp import stdlib, tracing
 _MARK = "_asok_trace"
 
 
-def instrument(app: Any, **settings: Any) -> Handle:
+def instrument(app: Any, *, interface: str | None = None, **settings: Any) -> Handle:
     """Open a scope for every request of ``app``, and set its request id on every response; for
     every message of a WebSocketServer, in whose handlers ``current_request`` works from then on.
     What the framework itself starts elsewhere goes on from its request: background jobs, mail,
@@ -36,7 +37,9 @@ def instrument(app: Any, **settings: Any) -> Handle:
     middleware does.
 
     Args:
-        app: an Asok application or WebSocketServer.
+        app: an Asok, Flask or Quart application, or an Asok WebSocketServer; or any WSGI or ASGI
+            callable, which is not changed: serve ``handle.app`` in its place.
+        interface: ``wsgi`` or ``asgi``, for a callable of which that cannot be told.
         settings: ``isolate``, ``user``, ``access_log``, ``request_id_header``,
             ``trust_incoming``, ``exclude``, ``log_events``, ``cron``, ``threads``; see
             `asok_trace.core.settings.Settings`.
@@ -48,7 +51,10 @@ def instrument(app: Any, **settings: Any) -> Handle:
         ConfigError: an unknown application or setting, a bad value, or an application that is
             instrumented already with other settings.
     """
-    framework, entries = base.of_app(app)
+    found = base.of_app(app)
+    if found is None:
+        return callables.instrument(app, interface, config.resolve(settings))
+    framework, entries = found
     resolved = config.resolve(settings)
     marked = vars(app).get(_MARK)
     if marked is not None:
@@ -231,21 +237,52 @@ def _note_route(gate: Gate, found: Any) -> None:
         scope._route = gate.routes[found]
 
 
+def _dispatch(hook: Hook, gate: Gate) -> Callable[..., Any]:
+    """Note what the framework knows while its request is current: at first the route, and the
+    address as middleware may have corrected it; at last the user."""
+
+    def dispatch(*args: Any, **kwargs: Any) -> Any:
+        if not hook.active:
+            return hook.original(*args, **kwargs)
+        contained(exchange.routing, _note_request, gate)
+        result = hook.original(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            return finished(result)
+        contained(exchange.routing, lookup.facts)
+        return result
+
+    async def finished(dispatching: Coroutine[Any, Any, Any]) -> Any:
+        result = await dispatching
+        contained(exchange.routing, lookup.facts)
+        return result
+
+    return dispatch
+
+
+def _note_request(gate: Gate) -> None:
+    scope = ACTIVE.get()
+    request = gate.framework.current()
+    if scope is not None and scope._open and request is not None:
+        scope._route = gate.framework.route(gate.app, gate.framework.matched(request))
+        if gate.framework.carried(request) is scope:
+            scope.locate(gate.framework.facts(request)[0])
+
+
 def _error(hook: Hook, _gate: Gate) -> Callable[..., Any]:
     """Note the exception that the framework makes an error page of."""
 
-    def respond(request: Any, error: BaseException, *args: Any, **kwargs: Any) -> Any:
+    def respond(*args: Any, **kwargs: Any) -> Any:
         if hook.active:
-            contained(exchange.routing, _note_error, error)
-        return hook.original(request, error, *args, **kwargs)
+            contained(exchange.routing, _note_error, args)
+        return hook.original(*args, **kwargs)
 
     return respond
 
 
-def _note_error(error: BaseException) -> None:
+def _note_error(args: tuple[Any, ...]) -> None:
     scope = ACTIVE.get()
     if scope is not None and scope._open:
-        scope._error = error
+        scope._error = next((arg for arg in args if isinstance(arg, BaseException)), None)
 
 
 _MAKERS: dict[str, Callable[[Hook, Gate], Any]] = {
@@ -253,6 +290,7 @@ _MAKERS: dict[str, Callable[[Hook, Gate], Any]] = {
     "asgi": asgi.gateway,
     "environ": _environ,
     "route": _route,
+    "dispatch": _dispatch,
     "error": _error,
     "connect": partial(message.gateway, event="connect"),
     "message": partial(message.gateway, event="message"),
@@ -271,4 +309,5 @@ _SHARED: dict[str, Callable[[Hook, Framework], Any]] = {
     "cron": elsewhere.cron,
     "cron_turn": elsewhere.turn,
     "error_log": message.error_log,
+    "received": asgi.received,
 }

@@ -232,6 +232,14 @@ class Scope:
         and path are the other's."""
         return self._made_fields(ip, _user_text(raw_user), path)
 
+    def locate(self, ip: str | None) -> None:
+        """Take another address, if there is one: what stands before the application knows it
+        better than the server."""
+        if ip is not None and ip != self._ip:
+            with _changing:
+                self._ip = ip
+                self._fields = self._own_fields()
+
     def rename(self, request_id: str) -> None:
         """Take another request id. For the gateway, before anybody has seen the first."""
         self._request_id = request_id

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any
 
 from asok_trace.core import names, settings, text
@@ -60,7 +61,9 @@ _get = dict.get
 
 
 class _Asok:
-    complaint = "Working outside of request context"
+    complaints: tuple[str, ...] = ("Working outside of request context",)
+    resumes = True
+    websockets = False  # its WebSocketServer is an application of its own
     worker: Sequence[Entry] = _WORKER
 
     def entries(self, app: object) -> Sequence[Entry]:
@@ -209,8 +212,12 @@ class _Asok:
         # Not by the package's attribute of this name: that is the function.
         return bool(sys.modules["asok.background"]._is_redis_backend())
 
-    def forget(self) -> None:
-        sys.modules["asok.context"].request_var.set(None)
+    def variables(self) -> Sequence[ContextVar[Any]]:
+        return (sys.modules["asok.context"].request_var,)
+
+    @staticmethod
+    def matched(request: Any) -> str | None:
+        return getattr(request, "_current_page_file", None)
 
     def activate(self, request: Any) -> AbstractContextManager[Any]:
         managed: AbstractContextManager[Any] = sys.modules["asok.context"].request_context(request)

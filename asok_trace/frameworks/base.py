@@ -6,10 +6,11 @@ No framework is imported here or in the adapters: one that is not loaded has no 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, Final, NamedTuple, Protocol
 
-from asok_trace.core.errors import ConfigError, Piece
+from asok_trace.core.errors import Piece
 from asok_trace.core.scope import Fields, Live, Scope
 
 
@@ -21,7 +22,8 @@ class Entry(NamedTuple):
     kind: str
     """``wsgi`` and ``asgi``: an application callable. ``environ``: returns the WSGI environ of
     an ASGI request. ``route``: called with the request, returns what `Framework.route` reads.
-    ``error``: called with the request and an exception, makes an error page of it. ``connect``,
+    ``dispatch``: called when the framework has found the route, returns when it has a response.
+    ``error``: one of its arguments is an exception, of which it makes an error page. ``connect``,
     ``message`` and ``disconnect``: called with what `Framework.connection` reads. ``error_log``:
     the method of a logger that reports the exceptions of messages and scheduled functions.
 
@@ -114,8 +116,14 @@ class Framework(Protocol):
         """The connection that a ``connect``, ``message`` or ``disconnect`` entry is called with;
         ``header`` is the name of the request id's."""
 
-    complaint: str
-    """How the text of its RuntimeError begins where there is no current request."""
+    complaints: tuple[str, ...]
+    """How the texts of its RuntimeErrors begin where there is no current request."""
+
+    resumes: bool
+    """Whether a gateway makes the request current again for each step of a streamed body."""
+
+    websockets: bool
+    """Whether its ASGI entry serves WebSockets."""
 
     worker: Sequence[Entry]
     """Where jobs enter the framework's own worker process."""
@@ -126,15 +134,23 @@ class Framework(Protocol):
     def queues_elsewhere(self) -> bool:
         """Whether jobs that are queued now are run by another process."""
 
-    def forget(self) -> None:
-        """Have no current request in this context from now on."""
+    def matched(self, request: Any) -> str | None:
+        """What the framework's router found for ``request``, to be read by `route`."""
+
+    def variables(self) -> Sequence[ContextVar[Any]]:
+        """What holds the current request, or anything of it, in a context."""
 
     def activate(self, request: Any) -> AbstractContextManager[Any]:
         """Make ``request`` the framework's current one for a while."""
 
 
 # A module that is loaded whenever the framework may have a current request -> its adapter.
-_ADAPTERS = {"asok.context": "asok_trace.frameworks.asok"}
+_ADAPTERS = {
+    "asok.context": "asok_trace.frameworks.asok",
+    # Loads Flask's as well.
+    "quart.globals": "asok_trace.frameworks.quart",
+    "flask.globals": "asok_trace.frameworks.flask",
+}
 
 _loaded: dict[str, Framework] = {}
 
@@ -154,21 +170,14 @@ def adapter(marker: str) -> Framework:
     return found
 
 
-def of_app(app: object) -> tuple[Framework, Sequence[Entry]]:
-    """Return the framework that ``app`` belongs to, and where it is entered.
-
-    Raises:
-        ConfigError: it is of none we know.
-    """
+def of_app(app: object) -> tuple[Framework, Sequence[Entry]] | None:
+    """Return the framework that ``app`` belongs to, and where it is entered; None if it is of
+    none we know."""
     for framework in loaded():
         entries = framework.entries(app)
         if entries:
             return framework, entries
-    raise ConfigError(
-        f"{app!r} cannot be instrumented: it is not an application of a framework that "
-        f"asok_trace knows (Asok, and its WebSocketServer). Pass the application object "
-        f"itself, before anything wraps it."
-    )
+    return None
 
 
 def loaded() -> Iterator[Framework]:

@@ -6,6 +6,7 @@ from asok_trace.core.scope import ACTIVE, Fields, Scope
 from asok_trace.frameworks.base import adapter, current_request
 
 _modules = sys.modules
+_PALLETS = ("quart.globals", "flask.globals")
 
 
 def unowned() -> Scope | None:
@@ -15,14 +16,20 @@ def unowned() -> Scope | None:
     the request, and every thread that sees the request sees the same id.
     """
     try:
-        # `current()` of each framework in `loaded()`, written out for the one there is: every
-        # line outside a request comes here.
+        # `current()` of each framework in `loaded()`, written out: every line outside a request
+        # comes here.
         module = _modules.get("asok.context")
-        if module is None:
-            return None
-        request = module.request_var.get()
-        if request is not None:
-            return adapter("asok.context").unowned(request)
+        if module is not None:
+            request = module.request_var.get()
+            if request is not None:
+                return adapter("asok.context").unowned(request)
+        if "flask.globals" in _modules:  # Quart loads it, too
+            for marker in _PALLETS:
+                if marker in _modules:
+                    framework = adapter(marker)
+                    request = framework.current()
+                    if request is not None:
+                        return framework.unowned(request)
     except Exception as error:
         current_request.failed(error)
     return None

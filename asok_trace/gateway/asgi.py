@@ -5,11 +5,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-from asok_trace.core import text
 from asok_trace.core.errors import contained
 from asok_trace.core.hooks import Hook
 from asok_trace.core.names import CARRIED
 from asok_trace.core.scope import ACTIVE, SERVED, Scope
+from asok_trace.frameworks import asgi_scope
+from asok_trace.frameworks.base import Framework
+from asok_trace.gateway import dialogue as dialogues
+from asok_trace.gateway.dialogue import Dialogue
 from asok_trace.gateway.exchange import Exchange, Gate, header, opening
 from asok_trace.stamp import tracing
 
@@ -19,13 +22,24 @@ Send = Callable[[Message], Awaitable[None]]
 
 _FORWARDED: Final = b"x-forwarded-for"
 
+# What tells the client how its request fares -> the status, where the message has none.
+_STARTS: Final[dict[str | None, int | None]] = {
+    "http.response.start": None,
+    "websocket.http.response.start": None,
+    "websocket.accept": 101,
+    "websocket.close": 403,  # of a handshake that was not accepted
+}
+_BODIES: Final = ("http.response.body", "websocket.http.response.body")
+
 
 def gateway(hook: Hook, gate: Gate) -> Callable[[Message, Receive, Send], Awaitable[None]]:
     """Return the ASGI callable that replaces ``hook.original``."""
 
+    served = ("http", "websocket") if gate.framework.websockets else ("http",)
+
     async def asgi(scope: Message, receive: Receive, send: Send) -> None:
         exchange = None
-        if hook.active and opening.working and scope["type"] == "http":
+        if hook.active and opening.working and scope["type"] in served:
             try:
                 exchange = _open(gate, scope)
             except Exception as error:
@@ -45,17 +59,17 @@ def _open(gate: Gate, scope: Message) -> Exchange | None:
     if isinstance(found, Scope) and found is ACTIVE.get() and found._open:
         return None  # the same request, handed on within the application: one scope
     settings = gate.settings
-    client = scope.get("client")
     exchange = Exchange(
         gate,
-        incoming=_header(scope, settings.request_id_header),
-        method=scope["method"],
-        path=text.clean(scope["path"] or "/", text.PATH_LIMIT),
-        ip=gate.framework.client_ip(gate.app, (client and client[0]) or "", _forwarded(scope)),
+        incoming=asgi_scope.header(scope, settings.request_id_header),
+        method=asgi_scope.method(scope),
+        path=asgi_scope.path(scope),
+        ip=gate.framework.client_ip(gate.app, asgi_scope.peer(scope), _forwarded(scope)),
+        kind=scope["type"],
     )
     if exchange.spans is not None:
         exchange.trace(
-            partial(_header, scope),
+            partial(asgi_scope.header, scope),
             scope.get("scheme", "http"),
             scope.get("http_version", "1.1"),
         )
@@ -76,15 +90,22 @@ async def _run(
     async def respond(message: Message) -> None:
         nonlocal started
         kind = message.get("type")
-        if kind == "http.response.start":
-            message = contained(header, _with_id, message, gate, exchange) or message
+        starts = kind in _STARTS
+        if starts:
+            if kind != "websocket.close":
+                message = contained(header, _with_id, message, gate, exchange) or message
             if not started:
-                exchange.response_started(message.get("status"))
+                exchange.response_started(message.get("status", _STARTS[kind]))
         await send(message)
-        if kind == "http.response.start":
+        if starts:
             started = True  # the client has this one, even if asok tries a second
-        if kind == "http.response.body" and not message.get("more_body", False):
+        if kind in _BODIES and not message.get("more_body", False):
             exchange.last_byte()
+
+    dialogue = None
+    if scope["type"] == "websocket":
+        dialogue = scope[dialogues.CARRIED] = Dialogue(exchange.scope)
+        receive = _receiving(receive, dialogue)
 
     # Servers reuse contexts between requests: whatever is found here is overwritten.
     before = ACTIVE.get()
@@ -100,10 +121,38 @@ async def _run(
         error = raised
         raise
     finally:
+        if dialogue is not None:
+            dialogue.end()
         exchange.end(error)
         error = None  # a traceback that holds this frame would be a circle
         exchange.detach(token)
         ACTIVE.set(before if before is not None and before._running else None)
+
+
+def _receiving(receive: Receive, dialogue: Dialogue) -> Receive:
+    """Each message begins in the task that receives it."""
+
+    async def receiving() -> Message:
+        message = await receive()
+        if message.get("type") == "websocket.receive":
+            dialogue.received()
+        return message
+
+    return receiving
+
+
+def received(hook: Hook, _framework: Framework) -> Callable[[Any], Awaitable[Any]]:
+    """A framework's own way to receive a message: its handler is in another task than the one that
+    asks the server."""
+
+    async def receive(websocket: Any) -> Any:
+        message = await hook.original(websocket)
+        dialogue = websocket.scope.get(dialogues.CARRIED) if hook.active else None
+        if dialogue is not None:
+            dialogue.received()
+        return message
+
+    return receive
 
 
 def _flushing(send: Send) -> Send:
@@ -136,10 +185,3 @@ def _forwarded(scope: Message) -> str | None:
     last = {key.lower(): value for key, value in scope["headers"] if len(key) == length}
     found = [value for key, value in last.items() if key.replace(b"_", b"-") == _FORWARDED]
     return found[-1].decode("latin-1") if found else None
-
-
-def _header(scope: Message, name: str) -> str | None:
-    wanted = name.lower().encode("ascii")
-    found = [value for key, value in scope["headers"] if key.lower() == wanted]
-    # Doubled headers are joined as WSGI servers do.
-    return b",".join(found).decode("latin-1") if found else None

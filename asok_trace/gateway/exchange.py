@@ -49,7 +49,14 @@ class Exchange:
     __slots__ = ("_ended", "_gate", "_made", "_span", "_started", "request", "scope", "spans")
 
     def __init__(
-        self, gate: Gate, *, incoming: str | None, method: str, path: str, ip: str | None
+        self,
+        gate: Gate,
+        *,
+        incoming: str | None,
+        method: str,
+        path: str,
+        ip: str | None,
+        kind: str = "http",
     ) -> None:
         self._gate = gate
         self._started = time.perf_counter()
@@ -64,7 +71,7 @@ class Exchange:
         self.spans = tracing.spans()
         self.scope = Scope(
             accepted or ids.make(),
-            "http",
+            kind,
             method=text.clean(method, text.METHOD_LIMIT),
             path=path,
             ip=ip,
@@ -106,7 +113,8 @@ class Exchange:
         self.scope._status = status if isinstance(status, int) else None
         try:
             self.scope.fresh()
-            self.request = self._gate.framework.current()
+            if self._gate.framework.resumes:
+                self.request = self._gate.framework.current()
         except Exception as error:
             base.current_request.failed(error)
 

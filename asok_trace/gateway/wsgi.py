@@ -101,7 +101,28 @@ class _Call:
         if type(body) is list or type(body) is tuple:
             self._exchange.end()
             return body
+        wrapper = environ.get("wsgi.file_wrapper")
+        if isinstance(wrapper, type) and isinstance(body, wrapper) and self._ends_with(body):
+            return body
         return _Body(body, self, self._exchange, self._gate)
+
+    def _ends_with(self, body: Any) -> bool:
+        """End the request when the server closes ``body``, which it may send by itself (sendfile)
+        if it is the very object that it knows. False if that cannot be seen."""
+        close = getattr(body, "close", None)
+
+        def closed() -> None:
+            try:
+                if close is not None:
+                    close()
+            finally:
+                self.enter(self._exchange.end)
+
+        try:
+            body.close = closed
+        except AttributeError:
+            return False
+        return True
 
     def _respond(self, status: str, headers: Any, *exc_info: Any) -> Any:
         exchange = self._exchange

@@ -1,7 +1,7 @@
 """One unit of work that goes on from a request: its scope and its span, in a context of its own."""
 
 from collections.abc import Callable, Mapping
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
 from typing import Any, Final
 
@@ -69,16 +69,24 @@ class Work:
 
 def without_request() -> Context:
     """Return a copy of this context in which no request is current and no scope is active."""
-    context = copy_context()
-    context.run(contained, forgetting, _forget)
-    return context
+    found: Context | None = contained(forgetting, _without_request)
+    return Context() if found is None else found
 
 
-def _forget() -> None:
-    ACTIVE.set(None)
-    SERVED.set(None)
+def _without_request() -> Context:
+    # A variable cannot be taken out of a context, and None is not always what it is by default.
+    left: set[ContextVar[Any]] = {ACTIVE, SERVED}
     for framework in base.loaded():
-        framework.forget()
+        left.update(framework.variables())
+    kept = [(variable, value) for variable, value in copy_context().items() if variable not in left]
+    made = Context()
+    made.run(_set, kept)
+    return made
+
+
+def _set(values: list[tuple[ContextVar[Any], Any]]) -> None:
+    for variable, value in values:
+        variable.set(value)
 
 
 def explain(error: BaseException, note: Callable[[], str]) -> None:
@@ -90,7 +98,7 @@ def _explain(error: BaseException, note: Callable[[], str]) -> None:
     if not isinstance(error, RuntimeError):
         return
     said = str(error)
-    if any(said.startswith(framework.complaint) for framework in base.loaded()):
+    if any(said.startswith(framework.complaints) for framework in base.loaded()):
         text = note()
         if text not in getattr(error, "__notes__", ()):
             error.add_note(text)

@@ -1,0 +1,144 @@
+"""What Flask and Quart share: a context object per request, in a ContextVar.
+
+The request is, to us, that context: it knows the request and the session, and ``g``. There are two
+layouts: a variable for the application's context and one for the request's (Flask to 3.1, Quart to
+0.22); or one for both, whose value says ``has_request`` (Flask from 3.2, Quart from 0.23).
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+
+from asok_trace.core.names import CARRIED
+from asok_trace.core.scope import UNKNOWN, Fields, Live, Scope
+from asok_trace.frameworks.base import Entry
+from asok_trace.frameworks.plain import Plain
+
+# Not the session's own method, which notes that the session was read: that makes the response
+# vary by cookie.
+_get = dict.get
+
+
+class Pallets(Plain):
+    """Flask or Quart, by the name of the package and of the application's class."""
+
+    def __init__(self, package: str, app: tuple[str, str], entries: Sequence[Entry]) -> None:
+        self._package = package + "."
+        self._globals = f"{package}.globals"
+        self._app = app
+        self._entries = entries
+        # The module that was read, and its variables that may hold a request.
+        self._known: tuple[Any, Sequence[ContextVar[Any]]] = (None, ())
+
+    def entries(self, app: object) -> Sequence[Entry]:
+        names = [(cls.__module__, cls.__name__) for cls in type(app).__mro__]
+        return self._entries if self._app in names else ()
+
+    def variables(self) -> Sequence[ContextVar[Any]]:
+        # The application's too: in one layout it holds the request.
+        known = vars(sys.modules[self._globals])
+        names = ("_cv_app", "_cv_request", "_cv_websocket")
+        return tuple(known[name] for name in names if name in known)
+
+    def _holders(self) -> Sequence[ContextVar[Any]]:
+        module = sys.modules.get(self._globals)
+        if module is None:
+            return ()
+        if self._known[0] is not module:
+            # Not by getattr: the newest layouts warn of names that are gone.
+            known = vars(module)
+            names = ("_cv_request", "_cv_websocket") if "_cv_request" in known else ("_cv_app",)
+            self._known = module, tuple(known[name] for name in names if name in known)
+        return self._known[1]
+
+    def current(self) -> Any:
+        for variable in self._holders():
+            context = variable.get(None)
+            if context is not None and self._is_request(context):
+                return context
+        return None
+
+    def _is_request(self, context: Any) -> bool:
+        # quart-flask-patch makes Flask's variables Quart's.
+        return _comes_from(type(context), self._package) and request_of(context) is not None
+
+    def store(self, request: Any) -> dict[str, Any]:
+        """Where ``request`` carries its scope, and what its server said of it."""
+        raise NotImplementedError
+
+    def carried(self, request: Any) -> Scope | None:
+        scope = self.store(request).get(CARRIED)
+        return scope if isinstance(scope, Scope) else None
+
+    def matched(self, request: Any) -> str | None:
+        rule = getattr(request_of(request), "url_rule", None)
+        return None if rule is None else str(rule.rule)
+
+    def cookies(self, request: Any) -> str:
+        """The Cookie header of ``request``."""
+        raise NotImplementedError
+
+    def peek(self, request: Any) -> object:
+        # Never the extensions' `current_user`: its first read is a query, may write the session,
+        # and recurses if the loader logs. Nor the session by its proxy.
+        state = vars(request)
+        session = state.get("_session", state.get("session"))
+        known = isinstance(session, dict)
+        if known:
+            user = _get(session, "_user_id")  # flask-login's, set by it alone
+            if user is not None:
+                return user
+        kept = self._kept(request)
+        if "_login_user" in kept:
+            # By a token or a header, then; or nobody, who has no primary key.
+            return getattr(kept["_login_user"], "__dict__", {}).get("id")
+        if "_quart_auth_user" in kept:
+            return getattr(kept["_quart_auth_user"], "__dict__", {}).get("_auth_id", UNKNOWN)
+        if known:
+            user = _get(session, "user_id")
+            if user is not None:
+                return user
+            app = state["app"]
+            if "login_manager" in vars(app):
+                remembered = app.config.get("REMEMBER_COOKIE_NAME", "remember_token")
+                return UNKNOWN if remembered in self.cookies(request) else None
+        return UNKNOWN
+
+    def _kept(self, request: Any) -> dict[str, Any]:
+        """What is on ``g``: in one layout the request's context has it, in the other the
+        application's."""
+        holder = request
+        if "g" not in vars(request):
+            holder = vars(sys.modules[self._globals])["_cv_app"].get(None)
+        g = getattr(holder, "__dict__", {}).get("g")
+        return getattr(g, "__dict__", {})
+
+    def live(self, look: Callable[[Scope, Any], Fields]) -> Live:
+        current, peek = self.current, self.peek
+
+        def live(scope: Scope) -> Fields:
+            request = current()
+            own: Any = scope._own
+            if own is not None and own[0] is request and peek(request) is scope._peeked:
+                return scope._fields
+            return look(scope, request)
+
+        return live
+
+
+@lru_cache(maxsize=64)
+def _comes_from(cls: type, package: str) -> bool:
+    """Whether ``cls``, which may be a subclass of the application's own, is of ``package``."""
+    return any(base.__module__.startswith(package) for base in cls.__mro__)
+
+
+def request_of(context: Any) -> Any:
+    """The request or websocket of a context, in every layout; None if it has none."""
+    state = vars(context)
+    for name in ("request", "_request", "request_websocket", "_websocket"):
+        found = state.get(name)
+        if found is not None:
+            return found
+    return None
