@@ -62,7 +62,8 @@ class Pallets(Plain):
 
     def _is_request(self, context: Any) -> bool:
         # quart-flask-patch makes Flask's variables Quart's.
-        return _comes_from(type(context), self._package) and request_of(context) is not None
+        known: Any = _comes_from  # classes are hashable, which type checkers doubt
+        return known(type(context), self._package) and request_of(context) is not None
 
     def store(self, request: Any) -> dict[str, Any]:
         """Where ``request`` carries its scope, and what its server said of it."""
@@ -129,7 +130,7 @@ class Pallets(Plain):
 
 
 @lru_cache(maxsize=64)
-def _comes_from(cls: type, package: str) -> bool:
+def _comes_from(cls: Any, package: str) -> bool:
     """Whether ``cls``, which may be a subclass of the application's own, is of ``package``."""
     return any(base.__module__.startswith(package) for base in cls.__mro__)
 

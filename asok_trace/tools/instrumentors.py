@@ -1,0 +1,72 @@
+"""OpenTelemetry's instrumentors: ``opentelemetry-instrument python app.py`` hooks up each
+application that the program makes.
+
+Named by the entry point group ``opentelemetry_instrumentor``; for ``pip install
+"asok-trace[instrumentor]"``.
+"""
+
+import functools
+from collections.abc import Callable, Collection
+from importlib import import_module
+from typing import Any
+
+from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
+    BaseInstrumentor,
+)
+
+from asok_trace import assemble, providers
+from asok_trace.core.errors import Piece, contained
+from asok_trace.core.hooks import Handle, Hook
+
+instrumenting = Piece("hooking up an application for opentelemetry-instrument")
+
+
+class _Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped
+    _module = ""
+    _class = ""
+    _needs: tuple[str, ...] = ()
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """What has to be installed for it to do anything."""
+        return self._needs
+
+    def _instrument(self, **_settings: Any) -> None:
+        # Given by the program's launcher: tracer_provider and the like are the process's own.
+        providers.set_up(None)
+        self._handles: list[Handle] = []
+        self._hook = Hook(getattr(import_module(self._module), self._class), "__init__", self._made)
+
+    def _uninstrument(self, **_settings: Any) -> None:
+        self._hook.undo()
+        for handle in self._handles:
+            handle.undo()
+
+    def _made(self, hook: Hook) -> Callable[..., None]:
+        @functools.wraps(hook.original)
+        def made(app: Any, *args: Any, **kwargs: Any) -> None:
+            hook.original(app, *args, **kwargs)
+            if hook.active:
+                contained(instrumenting, self._hook_up, app)
+
+        return made
+
+    def _hook_up(self, app: Any) -> None:
+        self._handles.append(assemble.instrument(app))
+
+
+class AsokInstrumentor(_Instrumentor):
+    """Of each `asok.Asok`."""
+
+    _module, _class, _needs = "asok.core.asok", "Asok", ("asok >= 0.8",)
+
+
+class FlaskInstrumentor(_Instrumentor):
+    """Of each `flask.Flask`."""
+
+    _module, _class, _needs = "flask.app", "Flask", ("flask >= 2.3",)
+
+
+class QuartInstrumentor(_Instrumentor):
+    """Of each `quart.Quart`."""
+
+    _module, _class, _needs = "quart.app", "Quart", ("quart >= 0.19",)
