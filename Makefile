@@ -3,13 +3,14 @@
 #   make demo    serve the example shop to two users at once and check every line it logs
 #   make test    the test suite
 #   make lint    ruff and mypy --strict
+#   make suites  Flask's own test suite, with every application instrumented and without
 #   make bench   what it costs, against a floor and against the usual recipes
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint suites bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/shop/demo.py
@@ -21,6 +22,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+suites: $(VENV)/.installed
+	$(BIN)/python -m tests.suites
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m tests.benchmarks

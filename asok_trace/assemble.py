@@ -40,31 +40,35 @@ def instrument(app: Any, *, interface: str | None = None, **settings: Any) -> Ha
         app: an Asok, Flask or Quart application, or an Asok WebSocketServer; or any WSGI or ASGI
             callable, which is not changed: serve ``handle.app`` in its place.
         interface: ``wsgi`` or ``asgi``, for a callable of which that cannot be told.
-        settings: ``isolate``, ``user``, ``access_log``, ``request_id_header``,
+        settings: ``isolate``, ``user`` (not asked for a callable: there is no request to ask
+            about), ``access_log``, ``request_id_header``,
             ``trust_incoming``, ``exclude``, ``log_events``, ``cron``, ``threads``; see
             `asok_trace.core.settings.Settings`.
 
     Returns:
-        A handle; ``handle.undo()`` gives the application back as it was.
+        A handle; ``handle.undo()`` gives the application back as it was. Of a callable, the
+        ``handle.app`` then passes everything through.
 
     Raises:
         ConfigError: an unknown application or setting, a bad value, or an application that is
             instrumented already with other settings.
     """
     found = base.of_app(app)
-    if found is None:
-        return callables.instrument(app, interface, config.resolve(settings))
-    framework, entries = found
     resolved = config.resolve(settings)
-    marked = vars(app).get(_MARK)
+    marked = callables.instrumented(app) if found is None else vars(app).get(_MARK)
     if marked is not None:
         handle, before = marked
-        if settings and before != resolved:
+        if not settings or before == resolved:
+            return handle
+        if before is not None:
             raise ConfigError(
                 f"{app!r} is instrumented already, with {before}. Give all settings in one "
                 f"call, or call undo() on the first handle."
             )
-        return handle  # type: ignore[no-any-return]  # from vars()
+        handle.undo()
+    if found is None:
+        return callables.instrument(app, interface, resolved)
+    framework, entries = found
     gate = Gate.of(app, framework, resolved)
     undos: list[Callable[[], None]] = []
     try:
@@ -85,7 +89,15 @@ def instrument(app: Any, *, interface: str | None = None, **settings: Any) -> Ha
     return handle
 
 
-def setup(app: Any = None, **settings: Any) -> Handle:
+def instrument_unasked(app: Any) -> Handle:
+    """Instrument ``app`` on behalf of the program's launcher: what the program itself says of it
+    later holds."""
+    handle = instrument(app)
+    vars(app)[_MARK] = (handle, None)
+    return handle
+
+
+def setup(app: Any = None, *, interface: str | None = None, **settings: Any) -> Handle:
     """Set up the whole thing: stamped log lines, spans with exporters, and ``app``.
 
     - structlog: if it is not configured, as the one-liner does; else `inject` is put in front of
@@ -100,14 +112,14 @@ def setup(app: Any = None, **settings: Any) -> Handle:
     Call it after your own configuration, which it keeps. Doing it again adds what is missing.
 
     Args:
-        app: an Asok application or WebSocketServer, or None.
+        app, interface: as for `instrument`; or None.
         settings: those of `instrument`, which hold for `scope` as well; ``service``, the
             ``service.name`` of the providers (else ``OTEL_SERVICE_NAME`` is); and
             ``log_events``, which makes log lines events of the current span.
 
     Returns:
-        A handle; ``handle.undo()`` takes back what this call has set up, but for the providers,
-        which OpenTelemetry lets nobody replace.
+        A handle, whose ``app`` is to be served; ``handle.undo()`` takes back what this call has
+        set up, but for the providers, which OpenTelemetry lets nobody replace.
 
     Raises:
         ConfigError: as `instrument` does; or an exporter that is named but not installed.
@@ -117,11 +129,13 @@ def setup(app: Any = None, **settings: Any) -> Handle:
 
     resolved = config.resolve(settings)
     undos: list[Callable[[], None]] = []
+    served = app
     try:
         if app is not None:
-            instrumented = _MARK in getattr(app, "__dict__", ())
-            handle = instrument(app, **settings)
-            if not instrumented:
+            before = getattr(app, "__dict__", {}).get(_MARK)
+            handle = instrument(app, interface=interface, **settings)
+            served = handle.app
+            if before is None or before[0] is not handle:
                 undos.append(handle.undo)
         providers.set_up(resolved.service)
         tracing.spans()  # loaded now, not by the first request
@@ -137,7 +151,7 @@ def setup(app: Any = None, **settings: Any) -> Handle:
     except BaseException:
         _all(undos)
         raise
-    return Handle(lambda: _all(undos), app)
+    return Handle(lambda: _all(undos), served)
 
 
 def _make_default(settings: Settings) -> Callable[[], None]:

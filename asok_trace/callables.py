@@ -2,14 +2,16 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from asok_trace.core.errors import ConfigError
 from asok_trace.core.hooks import Handle
-from asok_trace.core.settings import Settings
+from asok_trace.core.settings import OFF, Settings
 from asok_trace.frameworks import plain
 from asok_trace.gateway import asgi, wsgi
 from asok_trace.gateway.exchange import Gate
+from asok_trace.propagate.threads import propagate_threads
 
 _MARK = "_asok_trace"
 _GATEWAYS: dict[str, Callable[[Any, Gate], Any]] = {"wsgi": wsgi.gateway, "asgi": asgi.gateway}
@@ -23,6 +25,12 @@ class _Given:
         self.active = True
 
 
+def instrumented(app: Any) -> tuple[Handle, Settings] | None:
+    """Return the handle whose ``app`` is ``app``, and its settings; None if there is none."""
+    found = getattr(app, "__dict__", {}).get(_MARK)
+    return found if isinstance(found, tuple) else None
+
+
 def instrument(app: Any, interface: str | None, settings: Settings) -> Handle:
     """Return a handle whose ``app`` is ``app`` behind a gateway; ``undo`` makes it pass everything
     through.
@@ -30,37 +38,79 @@ def instrument(app: Any, interface: str | None, settings: Settings) -> Handle:
     Raises:
         ConfigError: ``app`` is no WSGI or ASGI callable, or could be either.
     """
-    known = getattr(app, "__dict__", {}).get(_MARK)
-    if isinstance(known, Handle):
-        return known
-    if interface is None:
-        interface = _interface(app)
-    if interface not in _GATEWAYS or not callable(app):
-        raise ConfigError(
-            f"instrument({app!r}, interface={interface!r}) cannot be: pass an Asok, Flask or Quart "
-            f'application, or a callable with interface="wsgi" or "asgi".'
-        )
     given = _Given(app)
-    wrapped = _GATEWAYS[interface](given, Gate.of(app, plain.FRAMEWORK, settings))
+    gateway = _GATEWAYS[_interface(app, interface)]
+    wrapped = gateway(given, Gate.of(app, plain.FRAMEWORK, settings))
+    threads = None if settings.threads in (None, OFF) else propagate_threads(settings.threads)
 
     def undo() -> None:
         given.active = False
+        vars(wrapped).pop(_MARK, None)
+        if threads is not None:
+            threads.undo()
 
     handle = Handle(undo, wrapped)
-    setattr(wrapped, _MARK, handle)
+    setattr(wrapped, _MARK, (handle, settings))
     return handle
 
 
-def _interface(app: Any) -> str | None:
-    """ASGI applications are coroutine functions of three arguments, WSGI ones take two."""
+def _interface(app: Any, said: str | None) -> str:
+    """The interface of ``app``: what was ``said``, unless it cannot be."""
     if not callable(app):
-        return None
-    call = app if inspect.isroutine(app) else type(app).__call__
-    if inspect.iscoroutinefunction(call):
+        raise ConfigError(
+            f"{app!r} cannot be instrumented: it is no application. Pass the application object "
+            f"of Asok, Flask or Quart, or any WSGI or ASGI callable."
+        )
+    if said is not None and said not in _GATEWAYS:
+        raise ConfigError(f'interface={said!r} is no interface. Use "wsgi" or "asgi".')
+    takes = _takes(app)
+    if takes == {1}:
+        raise ConfigError(
+            f"{app!r} cannot be instrumented: it takes one argument, as applications of ASGI 2 "
+            f"and factories do. Pass asgiref.compatibility.guarantee_single_callable(app) of the "
+            f"one, or what the other returns."
+        )
+    told = _told(app, takes)
+    if said is not None and told is not None and told != said:
+        raise ConfigError(
+            f'{app!r} cannot be instrumented with interface="{said}": by its arguments it is '
+            f'"{told}". Use that, or none.'
+        )
+    if said is None and told is None:
+        raise ConfigError(
+            f"{app!r} cannot be instrumented: its arguments do not tell WSGI from ASGI. Say "
+            f'interface="wsgi" or interface="asgi"; of a class, pass an instance.'
+        )
+    return said or told or ""
+
+
+def _told(app: Any, takes: set[int]) -> str | None:
+    """What ``app`` is by its arguments: ``(scope, receive, send)`` or ``(environ,
+    start_response)``."""
+    if 3 in takes and (2 not in takes or _is_async(app)):
         return "asgi"
+    return "wsgi" if takes == {2} and not _is_async(app) else None
+
+
+def _is_async(app: Any) -> bool:
+    while isinstance(app, partial):
+        app = app.func
+    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__)
+
+
+def _takes(app: Any) -> set[int]:
+    """With how many arguments, from none to three, ``app`` can be called. Empty if it cannot be
+    told."""
     try:
-        bound = inspect.signature(app)
-        bound.bind(object(), object())
+        signature = inspect.signature(app)
     except (TypeError, ValueError):
-        return None
-    return "wsgi"
+        return set()
+    return {number for number in range(4) if _binds(signature, number)}
+
+
+def _binds(signature: inspect.Signature, number: int) -> bool:
+    try:
+        signature.bind(*range(number))
+    except TypeError:
+        return False
+    return True

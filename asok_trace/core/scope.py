@@ -62,6 +62,7 @@ class Scope:
         "__weakref__",
         "_bound",
         "_error",
+        "_escaped",
         "_events",
         "_fields",
         "_ip",
@@ -78,6 +79,7 @@ class Scope:
         "_route",
         "_running",
         "_status",
+        "_told",
         "_traced",
         "_user",
     )
@@ -106,6 +108,10 @@ class Scope:
         self._status: int | None = None
         # What failed, if the framework made an error page of it; for the end of the request.
         self._error: BaseException | None = None
+        # For the server's own lines about a request that is over: whether its access line was
+        # written, and the id() of what the application let out, for the report of that.
+        self._told = False
+        self._escaped: int | None = None
         self._user: str | _Unknown | None = UNKNOWN
         # Never changed in place, so that scopes without bound facts can share one.
         self._bound: Fields = dict(bound) if bound else _NOTHING

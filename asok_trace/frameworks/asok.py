@@ -64,6 +64,8 @@ class _Asok:
     complaints: tuple[str, ...] = ("Working outside of request context",)
     resumes = True
     websockets = False  # its WebSocketServer is an application of its own
+    lingers = False
+    receives = False
     worker: Sequence[Entry] = _WORKER
 
     def entries(self, app: object) -> Sequence[Entry]:
@@ -211,6 +213,9 @@ class _Asok:
     def queues_elsewhere(self) -> bool:
         # Not by the package's attribute of this name: that is the function.
         return bool(sys.modules["asok.background"]._is_redis_backend())
+
+    def traces(self, app: object) -> bool:  # noqa: ARG002  # the protocol's
+        return False
 
     def variables(self) -> Sequence[ContextVar[Any]]:
         return (sys.modules["asok.context"].request_var,)

@@ -24,8 +24,9 @@ class Entry(NamedTuple):
     an ASGI request. ``route``: called with the request, returns what `Framework.route` reads.
     ``dispatch``: called when the framework has found the route, returns when it has a response.
     ``error``: one of its arguments is an exception, of which it makes an error page. ``connect``,
-    ``message`` and ``disconnect``: called with what `Framework.connection` reads. ``error_log``:
-    the method of a logger that reports the exceptions of messages and scheduled functions.
+    ``message`` and ``disconnect``: called with what `Framework.connection` reads. ``received``:
+    a method of an ASGI WebSocket, returns its next message. ``error_log``: the method of a logger
+    that reports the exceptions of messages and scheduled functions.
 
     Of work that leaves the request: ``job`` runs a job in this process, retries included,
     ``attempt`` each one of them; ``queued`` returns the dict of a job for another process.
@@ -125,6 +126,14 @@ class Framework(Protocol):
     websockets: bool
     """Whether its ASGI entry serves WebSockets."""
 
+    lingers: bool
+    """Whether its ASGI entry may return long after the last byte of a response, with nothing left
+    to do but wait for the client to go."""
+
+    receives: bool
+    """Whether their messages reach a handler by the ``received`` entry, in another task than the
+    one that gets them from the server."""
+
     worker: Sequence[Entry]
     """Where jobs enter the framework's own worker process."""
 
@@ -136,6 +145,10 @@ class Framework(Protocol):
 
     def matched(self, request: Any) -> str | None:
         """What the framework's router found for ``request``, to be read by `route`."""
+
+    def traces(self, app: object) -> bool:
+        """Whether ``app`` starts the server span of each request by itself, whatever is around
+        it."""
 
     def variables(self) -> Sequence[ContextVar[Any]]:
         """What holds the current request, or anything of it, in a context."""

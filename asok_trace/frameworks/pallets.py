@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from asok_trace.core.names import CARRIED
-from asok_trace.core.scope import UNKNOWN, Fields, Live, Scope
+from asok_trace.core.scope import ACTIVE, UNCHANGED, UNKNOWN, Fields, Live, Scope
 from asok_trace.frameworks.base import Entry
 from asok_trace.frameworks.plain import Plain
 
@@ -54,11 +54,17 @@ class Pallets(Plain):
         return self._known[1]
 
     def current(self) -> Any:
+        found = None
         for variable in self._holders():
             context = variable.get(None)
-            if context is not None and self._is_request(context):
-                return context
-        return None
+            # Two, if a view talks to a WebSocket of its own: the one we are in.
+            if (
+                context is not None
+                and self._is_request(context)
+                and (found is None or self.carried(context) is ACTIVE.get())
+            ):
+                found = context
+        return found
 
     def _is_request(self, context: Any) -> bool:
         # quart-flask-patch makes Flask's variables Quart's.
@@ -85,34 +91,46 @@ class Pallets(Plain):
         # Never the extensions' `current_user`: its first read is a query, may write the session,
         # and recurses if the loader logs. Nor the session by its proxy.
         state = vars(request)
+        app = state["app"]
         session = state.get("_session", state.get("session"))
         known = isinstance(session, dict)
-        if known:
-            user = _get(session, "_user_id")  # flask-login's, set by it alone
-            if user is not None:
-                return user
+        user = _get(session, "_user_id") if known else None  # flask-login's, set by it alone
         kept = self._kept(request)
         if "_login_user" in kept:
-            # By a token or a header, then; or nobody, who has no primary key.
-            return getattr(kept["_login_user"], "__dict__", {}).get("id")
-        if "_quart_auth_user" in kept:
-            return getattr(kept["_quart_auth_user"], "__dict__", {}).get("_auth_id", UNKNOWN)
-        if known:
+            # What it has made of it, or of a token or a header.
+            manager = vars(app).get("login_manager")
+            return _logged_in(kept["_login_user"], UNCHANGED if user is None else user, manager)
+        for extension in app.extensions.get("QUART_AUTH", ()):
+            found = kept.get(extension.attribute_name)
+            if found is not None:
+                return getattr(found, "__dict__", {}).get("_auth_id", UNCHANGED)
+        if user is None and known:
             user = _get(session, "user_id")
-            if user is not None:
-                return user
-            app = state["app"]
-            if "login_manager" in vars(app):
-                remembered = app.config.get("REMEMBER_COOKIE_NAME", "remember_token")
-                return UNKNOWN if remembered in self.cookies(request) else None
-        return UNKNOWN
+        if user is not None:
+            return user
+        if "login_manager" in vars(app):
+            return None if known and not self._may_log_in(app, request) else UNCHANGED
+        # Without an extension, who was in the session is so no longer; else it has not been asked
+        # in this context, which may be a copy.
+        return UNKNOWN if known and "QUART_AUTH" not in app.extensions else UNCHANGED
+
+    def _may_log_in(self, app: Any, request: Any) -> bool:
+        """Whether flask-login, once asked, may find somebody who is not in the session."""
+        loaders = vars(app.login_manager)
+        if loaders.get("_request_callback") or loaders.get("_header_callback"):
+            return True
+        return app.config.get("REMEMBER_COOKIE_NAME", "remember_token") in self.cookies(request)
 
     def _kept(self, request: Any) -> dict[str, Any]:
-        """What is on ``g``: in one layout the request's context has it, in the other the
-        application's."""
+        """What is on the ``g`` of ``request``: in one layout its own context has it, in the other
+        the application's that was pushed with it."""
+        state = vars(request)
         holder = request
-        if "g" not in vars(request):
-            holder = vars(sys.modules[self._globals])["_cv_app"].get(None)
+        if "g" not in state:
+            tokens = state.get("_cv_tokens")
+            holder = tokens[0][1] if tokens else None
+            if holder is None:  # there was one already
+                holder = vars(sys.modules[self._globals])["_cv_app"].get(None)
         g = getattr(holder, "__dict__", {}).get("g")
         return getattr(g, "__dict__", {})
 
@@ -122,11 +140,24 @@ class Pallets(Plain):
         def live(scope: Scope) -> Fields:
             request = current()
             own: Any = scope._own
-            if own is not None and own[0] is request and peek(request) is scope._peeked:
-                return scope._fields
+            if own is not None and own[0] is request:
+                raw = peek(request)
+                if raw is scope._peeked or raw is UNCHANGED:
+                    return scope._fields
             return look(scope, request)
 
         return live
+
+
+def _logged_in(user: Any, key: object, manager: Any) -> object:
+    """The primary key of flask-login's ``user``, as far as it can be read without asking; else
+    ``key``. None for its anonymous user."""
+    kinds = [(cls.__module__, cls.__name__) for cls in type(user).__mro__]
+    if ("flask_login.mixins", "AnonymousUserMixin") in kinds:
+        return None
+    if type(user) is getattr(manager, "anonymous_user", None):
+        return None
+    return getattr(user, "__dict__", {}).get("id", key)
 
 
 @lru_cache(maxsize=64)

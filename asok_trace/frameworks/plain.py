@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 from asok_trace.core import text
 from asok_trace.core.errors import ConfigError
@@ -19,6 +19,8 @@ class Plain:
     worker: Sequence[Entry] = ()
     resumes = False
     websockets = True
+    lingers = False  # it may have background tasks to run
+    receives = False
 
     def entries(self, app: object) -> Sequence[Entry]:
         return ()
@@ -69,6 +71,9 @@ class Plain:
     def queues_elsewhere(self) -> bool:
         return False
 
+    def traces(self, app: object) -> bool:
+        return False
+
     def variables(self) -> Sequence[ContextVar[Any]]:
         return ()
 
@@ -76,4 +81,29 @@ class Plain:
         return nullcontext()
 
 
-FRAMEWORK: Framework = Plain()
+_MIDDLEWARES: Final = 32  # to look through: an object may answer to any name for ever
+
+
+class _Other(Plain):
+    """Some framework's, of which one thing is known: its own tracing, which takes no span that is
+    current for its parent. By names; nothing is imported."""
+
+    def traces(self, app: object) -> bool:
+        for _ in range(_MIDDLEWARES):
+            telemetry = getattr(app, "_telemetry", None)  # FastAPI
+            middlewares = getattr(app, "user_middleware", ())  # Starlette
+            if isinstance(telemetry, dict) and telemetry.get("tracing"):
+                return True
+            if any(_traces(one.cls) for one in middlewares) or _traces(type(app)):
+                return True
+            app = getattr(app, "app", None)  # as middlewares call what they are around
+            if app is None:
+                break
+        return False
+
+
+def _traces(cls: Any) -> bool:
+    return getattr(cls, "__module__", None) == "starlette.middleware.opentelemetry"
+
+
+FRAMEWORK: Framework = _Other()

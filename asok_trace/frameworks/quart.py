@@ -11,6 +11,8 @@ from asok_trace.frameworks.pallets import Pallets, request_of
 
 
 class _Quart(Pallets):
+    lingers = True  # from 0.23 on
+    receives = True
     complaints: tuple[str, ...] = ("Not within a request context", "Not within a websocket context")
 
     def store(self, request: Any) -> dict[str, Any]:
@@ -31,17 +33,15 @@ class _Quart(Pallets):
         return asgi_scope.header(self.store(request), "cookie") or ""
 
 
-FRAMEWORK: Framework = _Quart(
-    "quart",
-    ("quart.app", "Quart"),
-    (
-        Entry("asgi_app", "asgi"),
-        Entry("full_dispatch_request", "dispatch"),
-        Entry("full_dispatch_websocket", "dispatch"),
-        # The first sees what a view raises, the others what after_request functions do.
-        Entry("handle_user_exception", "error"),
-        Entry("handle_exception", "error"),
-        Entry("handle_websocket_exception", "error"),
-        Entry("receive", "received", "quart.wrappers.websocket:Websocket"),
-    ),
+_ENTRIES = (
+    Entry("asgi_app", "asgi"),
+    Entry("full_dispatch_request", "dispatch"),
+    Entry("full_dispatch_websocket", "dispatch"),
+    # The first sees what a view raises, the others what after_request functions do.
+    Entry("handle_user_exception", "error"),
+    Entry("handle_exception", "error"),
+    Entry("handle_websocket_exception", "error"),
+    Entry("receive", "received", "quart.wrappers.websocket:Websocket"),
 )
+
+FRAMEWORK: Framework = _Quart("quart", ("quart.app", "Quart"), _ENTRIES)

@@ -101,11 +101,14 @@ async def _run(
             started = True  # the client has this one, even if asok tries a second
         if kind in _BODIES and not message.get("more_body", False):
             exchange.last_byte()
+            if gate.framework.lingers and kind == "http.response.body":
+                exchange.end()
 
     dialogue = None
     if scope["type"] == "websocket":
         dialogue = scope[dialogues.CARRIED] = Dialogue(exchange.scope)
-        receive = _receiving(receive, dialogue)
+        if not gate.framework.receives:
+            receive = _receiving(receive, dialogue)
 
     # Servers reuse contexts between requests: whatever is found here is overwritten.
     before = ACTIVE.get()
@@ -122,7 +125,7 @@ async def _run(
         raise
     finally:
         if dialogue is not None:
-            dialogue.end()
+            dialogue.end(error)
         exchange.end(error)
         error = None  # a traceback that holds this frame would be a circle
         exchange.detach(token)
@@ -133,6 +136,7 @@ def _receiving(receive: Receive, dialogue: Dialogue) -> Receive:
     """Each message begins in the task that receives it."""
 
     async def receiving() -> Message:
+        dialogue.asked()
         message = await receive()
         if message.get("type") == "websocket.receive":
             dialogue.received()
@@ -146,10 +150,12 @@ def received(hook: Hook, _framework: Framework) -> Callable[[Any], Awaitable[Any
     asks the server."""
 
     async def receive(websocket: Any) -> Any:
-        message = await hook.original(websocket)
         dialogue = websocket.scope.get(dialogues.CARRIED) if hook.active else None
-        if dialogue is not None:
-            dialogue.received()
+        if dialogue is None:
+            return await hook.original(websocket)
+        dialogue.asked()
+        message = await hook.original(websocket)
+        dialogue.received()
         return message
 
     return receive

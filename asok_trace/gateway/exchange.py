@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
 
 from asok_trace.core import ids, text
-from asok_trace.core.errors import Piece, attempted
+from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.scope import Fields, Live, Scope
 from asok_trace.core.settings import Settings
 from asok_trace.frameworks import base, live, otel
@@ -83,6 +83,8 @@ class Exchange:
     def trace(self, header: Callable[[str], str | None], scheme: str, protocol: str) -> None:
         """Start the server span. Only if there are `spans`; never raises an Exception."""
         try:
+            if self._gate.framework.traces(self._gate.app):
+                return  # `response_started` finds the application's own
             self._span = self.spans.start(
                 self.scope,
                 header,
@@ -117,6 +119,17 @@ class Exchange:
                 self.request = self._gate.framework.current()
         except Exception as error:
             base.current_request.failed(error)
+        if self.spans is not None and self._span is None:
+            self._span = contained(tracing.tracing, self._taken)
+
+    def _taken(self) -> Any:
+        """The span of another instrumentation, which has started its own within ours."""
+        return self.spans.taken(self.scope)
+
+    def unsent(self) -> None:
+        """Forget the status: the application failed before the first piece of its body, with
+        which servers send it, so that they answer by themselves."""
+        self.scope._status = None
 
     def last_byte(self) -> None:
         """Note the time at which the response was handed over whole."""
@@ -131,7 +144,11 @@ class Exchange:
             if error is not None and scope._status is None and isinstance(error, Exception):
                 scope._status = 500  # what every server answers for us
             scope.fresh()
-            error = self._shown(scope) if error is None else error
+            if error is None:
+                error = self._shown(scope)
+            else:
+                scope._escaped = id(error)
+                error = _raised(error, scope._error)
             seconds = (self._ended or time.perf_counter()) - self._started
             fields = scope._fields
             if self._span is not None:
@@ -146,7 +163,10 @@ class Exchange:
             closing.failed(fault)
 
     def _shown(self, scope: Scope) -> BaseException | None:
-        """The exception that the framework made an error page of."""
+        """The exception that the framework made an error page of, or a WebSocket's end."""
+        if scope._status == 101:  # no page can tell any more
+            code = getattr(scope._error, "code", None)
+            return None if isinstance(code, int) and code < 500 else scope._error
         return scope._error if scope._status is not None and scope._status >= 500 else None
 
     def _end_span(self, scope: Scope, error: BaseException | None) -> Fields:
@@ -169,3 +189,13 @@ class Exchange:
         if any(fnmatchcase(path, pattern) for pattern in self._gate.settings.exclude):
             return
         access.log(scope, fields, seconds, error)
+
+
+def _raised(error: BaseException, noted: BaseException | None) -> BaseException:
+    """What was raised, where a framework's own task group, which nobody raised, wraps it:
+    ``noted``, if the framework has handled it before; else the only one of the group."""
+    if isinstance(error, ExceptionGroup) and noted is not None:
+        return noted
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

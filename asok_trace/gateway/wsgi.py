@@ -16,6 +16,10 @@ from asok_trace.gateway.exchange import Exchange, Gate, closing, header, opening
 
 Environ = dict[str, Any]
 
+# Flask's test client inside `with client:`, and werkzeug's debugger, go on in the request's context
+# when the call is over. What is entered in a copied context cannot be left in theirs.
+_PRESERVED: Final = "werkzeug.debug.preserve_context"
+
 resuming: Final = Piece("making the request current while its body is streamed")
 
 
@@ -33,7 +37,8 @@ def gateway(hook: Hook, gate: Gate) -> Callable[..., Any]:
                 opening.failed(error)
         if exchange is None:
             return hook.original(environ, start_response)
-        return _Call(exchange, gate, start_response).run(hook.original, environ)
+        isolate = gate.settings.isolate and _PRESERVED not in environ
+        return _Call(exchange, gate, start_response, isolate).run(hook.original, environ)
 
     return wsgi
 
@@ -67,12 +72,18 @@ class _Call:
 
     __slots__ = ("_exchange", "_gate", "_isolated", "_start_response")
 
-    def __init__(self, exchange: Exchange, gate: Gate, start_response: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        gate: Gate,
+        start_response: Callable[..., Any],
+        isolate: bool,
+    ) -> None:
         self._exchange = exchange
         self._gate = gate
         self._start_response = start_response
         # What a view leaves in its context must not meet the next request on this thread.
-        self._isolated = copy_context().run if gate.settings.isolate else None
+        self._isolated = copy_context().run if isolate else None
 
     def run(self, application: Callable[..., Any], environ: Environ) -> Any:
         before = ACTIVE.get()
@@ -96,6 +107,7 @@ class _Call:
         try:
             body = application(environ, self._respond)
         except BaseException as error:
+            self._exchange.unsent()
             self._exchange.end(error)
             raise
         if type(body) is list or type(body) is tuple:
@@ -115,11 +127,13 @@ class _Call:
             try:
                 if close is not None:
                     close()
-            finally:
-                self.enter(self._exchange.end)
+            except BaseException as error:
+                self._exchange.end(error)
+                raise
+            self._exchange.end()
 
         try:
-            body.close = closed
+            body.close = lambda: self.enter(closed)
         except AttributeError:
             return False
         return True
@@ -167,7 +181,7 @@ def _with_id(headers: Any, name: str, request_id: str) -> list[tuple[str, str]]:
 class _Body:
     """A response body whose every step runs in the context of its call."""
 
-    __slots__ = ("_body", "_call", "_entered", "_exchange", "_gate", "_iterator")
+    __slots__ = ("_body", "_call", "_entered", "_exchange", "_gate", "_iterator", "_sent")
 
     def __init__(self, body: Any, call: _Call, exchange: Exchange, gate: Gate) -> None:
         self._body = body
@@ -176,6 +190,7 @@ class _Body:
         self._gate = gate
         self._iterator: Iterator[Any] | None = None
         self._entered = False
+        self._sent = False
 
     def __iter__(self) -> "_Body":
         return self
@@ -224,13 +239,17 @@ class _Body:
         try:
             if self._iterator is None:
                 self._iterator = iter(self._body)
-            return next(self._iterator)
+            piece = next(self._iterator)
         except StopIteration:
             self._exchange.end()
             raise
         except BaseException as error:
+            if not self._sent:
+                self._exchange.unsent()
             self._exchange.end(error)
             raise
+        self._sent = True
+        return piece
 
     def _finish(self) -> None:
         if self._iterator is not self._body:

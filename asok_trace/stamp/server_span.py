@@ -171,6 +171,15 @@ def start(
     return ServerSpan(span, trace.set_span_in_context(span, base), method or "HTTP")
 
 
+def taken(scope: Scope) -> ServerSpan | None:
+    """Take the current span for that of ``scope``, if it is a server span that is running."""
+    span = trace.get_current_span()
+    if getattr(span, "kind", None) is not SpanKind.SERVER or not span.is_recording():
+        return None
+    _stamp(span, scope)
+    return ServerSpan(span, None, "")
+
+
 def start_message(scope: Scope, *, nested: bool) -> ServerSpan:
     """Start the span of a WebSocket message, or of one of the connection's two ends.
 

@@ -121,9 +121,13 @@ def _of_server(record: logging.LogRecord) -> Fields | None:
     scope = SERVED.get()
     if scope is None:
         return None
-    if not record.exc_info:
-        # Told; the next access line may be of a request that the server refuses by itself.
-        SERVED.set(None)
+    if scope._told:
+        # What comes now may be of a request that the server refuses by itself; but for the report
+        # of what this one raised, which gunicorn writes after the access line.
+        reported = record.exc_info[1] if record.exc_info else None
+        about_this = reported is not None and id(reported) == scope._escaped
+        return scope._fields if about_this else None
+    scope._told = not record.exc_info
     return scope._fields
 
 

@@ -180,8 +180,10 @@ def _round(customer: Customer, other: Customer) -> Iterator[Page]:
             ("place order", 5),
             ("place order > count stock", 5),
             ("place order > charge card", 0),
-            ("send receipt", 25),
+            ("send_receipt", 25),
+            ("send_receipt > send receipt", 25),
         ),
+        tasks={MAIL: "send_receipt"},
     )
     exported = ("export started", "counting stock", "export ended")
     yield _page("/export", me, *exported, spans=_COUNTED, likes=True)

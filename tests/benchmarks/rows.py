@@ -76,7 +76,28 @@ def _hops() -> Iterable[Comparison]:
             yield Comparison("G10", what, (setting, ours), otel, zero, 0.75, effort=2)
 
 
-COMPARISONS = (*_lines(), *_records(), *_hops(), *_requests("wsgi", 0.45), *_requests("asgi", None))
+def _pallets() -> Iterable[Comparison]:
+    for framework, goal, what, case, base, limit in (
+        ("flask", "", "Flask request, ids", "ids", "otel-flask", None),
+        ("flask", "G6", "Flask request, spans", "spans", "otel-flask", 0.35),
+        ("flask", "", "Flask request, spans and canonical line", "everything", "otel-flask", None),
+        ("quart", "G5", "Quart request, ids", "ids", "asgi-correlation-id", 0.6),
+        ("quart", "G7", "Quart request, spans", "spans", "otel-asgi", 0.25),
+        ("quart", "G7", "Quart request, spans", "spans", "otel-asgi-one-span", 0.5),
+        ("quart", "", "Quart request, spans and canonical line", "everything", "otel-asgi", None),
+    ):
+        slots = [(f"pallets.{framework}", name) for name in (case, base, "nothing")]
+        yield Comparison(goal, what, slots[0], slots[1], slots[2], limit, effort=2)
+
+
+COMPARISONS = (
+    *_lines(),
+    *_records(),
+    *_hops(),
+    *_requests("wsgi", 0.45),
+    *_requests("asgi", None),
+    *_pallets(),
+)
 
 
 def groups() -> list[list[Comparison]]:

@@ -94,6 +94,29 @@ async def _send(message: dict[str, Any]) -> None:
     assert message.get("status", 200) == 200, message
 
 
+def staying_asgi_client() -> Callable[[Any], None]:
+    """Return one whose user stays until the response is there, for applications that listen for
+    the end of the connection meanwhile."""
+    loop = asyncio.new_event_loop()
+
+    async def send(app: Any) -> None:
+        asked = False
+
+        async def receive() -> dict[str, Any]:
+            nonlocal asked
+            if asked:
+                await loop.create_future()
+            asked = True
+            return await _receive()
+
+        await app(asgi_scope(), receive, _send)
+
+    def asgi(app: Any) -> None:
+        loop.run_until_complete(send(app))
+
+    return asgi
+
+
 def asgi_client() -> Callable[[Any], None]:
     """Return a function like `wsgi` that sends a request as an ASGI server does."""
     loop = asyncio.new_event_loop()

@@ -1,5 +1,5 @@
 """The benchmark runs and has a number in each of its rows; what they are depends on the machine.
-needs: asok"""
+needs: asgi_correlation_id, asok, flask, opentelemetry.instrumentation, quart"""
 
 import os
 import re

@@ -72,6 +72,8 @@ def setting(name: str) -> Setting:
         from tests.benchmarks.lines import SETTINGS
     elif module == "records":
         from tests.benchmarks.records import SETTINGS
+    elif module == "pallets":
+        from tests.benchmarks.pallets import SETTINGS
     elif module == "hops":
         from tests.benchmarks.hops import SETTINGS
     else:

@@ -1,4 +1,4 @@
-"""Clients with cookies: over a socket, and Asok's TestClient in its own process."""
+"""Clients with cookies: over a socket, and a framework's own test client in its own process."""
 
 import base64
 import itertools
@@ -21,6 +21,8 @@ class Reply(NamedTuple):
     body: bytes
     connection: object = None
     """What tells the connection that it came over from others."""
+    whole: bool = True
+    """Whether the body came to its end."""
 
     @property
     def ids(self) -> list[str]:
@@ -81,17 +83,24 @@ class HttpBrowser(Browser):
         body: bytes = b"",
         content_type: str = "",
     ) -> Reply:
+        import httpx
+
         pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
         if content_type:
             pairs.append(("Content-Type", content_type))
         raw = [(key.encode("ascii"), value.encode("latin-1")) for key, value in pairs]
         with self._client.stream(method, path, headers=raw, content=body) as response:
             connection = response.extensions["network_stream"].get_extra_info("client_addr")
-            response.read()
+            received, whole = b"", True
+            try:
+                for piece in response.iter_raw():
+                    received += piece
+            except httpx.RemoteProtocolError:
+                whole = False
         got = [
             (key.decode("latin-1"), value.decode("latin-1")) for key, value in response.headers.raw
         ]
-        return Reply(response.status_code, got, response.content, connection)
+        return Reply(response.status_code, got, received, connection, whole)
 
     def forget(self) -> None:
         """Throw the cookies away, and keep the connection."""
@@ -141,6 +150,7 @@ class InProcess(Browser):
             answer["status"],
             [(key, value) for key, value in answer["headers"]],
             base64.b64decode(answer["body"]),
+            whole=answer.get("whole", True),
         )
 
     def close(self) -> None:

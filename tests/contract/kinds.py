@@ -34,6 +34,8 @@ class Kind:
     """The class of the exception that the framework made an error page of."""
     instead: Mapping[str, Instead] = field(default_factory=dict)
     """Name of an interface or a server -> what is answered there."""
+    truncated: bool = False
+    """Whether the server breaks the body off, because the application failed in the middle."""
     says: Sequence[str] = ()
     """What its page logs, each through structlog and through the standard library."""
 
@@ -132,3 +134,13 @@ ASOK_KINDS: Sequence[Kind] = (
     Kind("logged error", "/logged_error", route="/logged_error"),
 )
 """Without the generated (SSG) page, which is a kind of its own each time: see its tests."""
+
+ASOK_ESCAPES: Sequence[Kind] = (
+    Kind(
+        *("form that cannot be decoded", "/form", 500, "POST"),
+        body=b"name=\xff",  # asok decodes it outside everything that catches
+        content_type="application/x-www-form-urlencoded",
+        error="UnicodeDecodeError",
+    ),
+)
+"""Requests of which the framework lets the exception out, to the server."""

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.contract.kinds import ASOK_KINDS, Kind
+from tests.contract.kinds import ASOK_ESCAPES, ASOK_KINDS, Kind
+from tests.contract.kinds_pallets import (
+    FLASK_ESCAPES,
+    FLASK_KINDS,
+    QUART_ESCAPES,
+    QUART_KINDS,
+)
 
 
 class OwnLine(NamedTuple):
@@ -45,8 +51,8 @@ HYPERCORN_WSGI_REPORT = OwnLine(
 class Server:
     """How to serve an application, and what is known about this way.
 
-    ``command`` is a template: ``{port}``, ``{log_config}`` (a file for `logging.config`) and
-    ``{python}`` are filled in; its first word is a program of this environment.
+    ``command`` is a template: ``{port}``, ``{log_config}`` (a file for `logging.config`),
+    ``{python}`` and ``{module}`` are filled in; its first word is a program of this environment.
     """
 
     name: str
@@ -65,28 +71,26 @@ class Server:
     keep_alive: bool = True
     """Whether it serves a second request on a connection."""
     ip: str | None = "127.0.0.1"
+    """The address that its requests come from, as it tells."""
+    in_process: bool = False
+    """Whether the framework's test client stands in for a server."""
     environment: Mapping[str, str] = field(default_factory=dict)
     ports: range = range(1)
     """The ports that it can be told to use; by default any that the system gives."""
 
-    @property
-    def in_process(self) -> bool:
-        """Whether the framework's test client stands in for a server."""
-        return self.ip is None
 
-
-def _gunicorn(*arguments: str, app: str = "wsgi:app") -> Sequence[str]:
+def _gunicorn(*arguments: str, app: str = "{module}:app") -> Sequence[str]:
     return (
         *("gunicorn", "--bind", "127.0.0.1:{port}", "--graceful-timeout", "1"),
         *("--log-config-json", "{log_config}", *arguments, app),
     )
 
 
-def _uvicorn(*arguments: str) -> Sequence[str]:
+def _uvicorn(*arguments: str, app: str = "{module}:app") -> Sequence[str]:
     return (
         *("uvicorn", "--host", "127.0.0.1", "--port", "{port}"),
         *("--timeout-graceful-shutdown", "1", "--log-config", "{log_config}", *arguments),
-        "wsgi:app",
+        app,
     )
 
 
@@ -103,17 +107,28 @@ GUNICORN_ACCESS = OwnLine("gunicorn.access", True)
 GUNICORN_REPORT = OwnLine("gunicorn.error", True)
 UVICORN_ACCESS = OwnLine("uvicorn.access", True)
 UVICORN_REPORT = OwnLine("uvicorn.error", True)
+HYPERCORN_ASGI_ACCESS = OwnLine("hypercorn.access", True)
+HYPERCORN_ASGI_REPORT = OwnLine("hypercorn.error", True)
 
-SERVERS: Sequence[Server] = (
-    Server(
-        "testclient",
+
+def _test_client(name: str, interface: str, ip: str | None) -> Server:
+    return Server(
+        name,
         ("{python}", "in_process.py"),
-        "wsgi",
+        interface,
         access=NO_SERVER,
         report=NO_SERVER,
-        ip=None,
+        ip=ip,
+        in_process=True,
         keep_alive=False,
-    ),
+    )
+
+
+SERVERS: Sequence[Server] = (
+    _test_client("testclient", "wsgi", None),
+    # Werkzeug's says that it comes from there, as if it were a server's.
+    _test_client("flask-client", "wsgi", "127.0.0.1"),
+    _test_client("quart-client", "asgi", None),
     Server(
         "gunicorn-sync",
         _gunicorn(),
@@ -131,8 +146,15 @@ SERVERS: Sequence[Server] = (
         report=GUNICORN_REPORT,
     ),
     Server(
+        "gunicorn-gevent",
+        _gunicorn("--worker-class", "gevent"),
+        "wsgi",
+        access=GUNICORN_ACCESS,
+        report=GUNICORN_REPORT,
+    ),
+    Server(
         "waitress",
-        ("waitress-serve", "--listen=127.0.0.1:{port}", "wsgi:app"),
+        ("waitress-serve", "--listen=127.0.0.1:{port}", "{module}:app"),
         "wsgi",
         access=WAITRESS_ACCESS,
         report=OwnLine("waitress", True),
@@ -156,17 +178,17 @@ SERVERS: Sequence[Server] = (
     ),
     Server(
         "hypercorn-wsgi",
-        _hypercorn("wsgi:app"),
+        _hypercorn("wsgi:{module}:app"),
         "wsgi",
         access=HYPERCORN_WSGI_ACCESS,
         report=HYPERCORN_WSGI_REPORT,
     ),
     Server(
         "hypercorn-asgi",
-        _hypercorn("asgi:wsgi:app"),
+        _hypercorn("asgi:{module}:app"),
         "asgi",
-        access=OwnLine("hypercorn.access", True),
-        report=OwnLine("hypercorn.error", True),
+        access=HYPERCORN_ASGI_ACCESS,
+        report=HYPERCORN_ASGI_REPORT,
         stamp="filter",
     ),
     Server(
@@ -181,9 +203,9 @@ SERVERS: Sequence[Server] = (
     ),
 )
 
-ONE_LINE = Server(
+_GUNICORN_ONE_LINE = Server(
     "gunicorn-one-line",
-    _gunicorn("--worker-class", "gthread", "--threads", "1", app="wsgi_one_line:app"),
+    _gunicorn("--worker-class", "gthread", "--threads", "1", app="{module}_one_line:app"),
     "wsgi",
     access=GUNICORN_ACCESS,
     report=GUNICORN_REPORT,
@@ -191,20 +213,76 @@ ONE_LINE = Server(
 )
 """One thread, so that whatever a request leaves on it meets the next one."""
 
+_ASGI_ONE_LINE = (
+    Server(
+        "uvicorn-one-line",
+        _uvicorn(app="{module}_one_line:app"),
+        "asgi",
+        access=UVICORN_ACCESS,
+        report=UVICORN_REPORT,
+        instrumented=False,
+    ),
+    Server(
+        "hypercorn-one-line",
+        _hypercorn("asgi:{module}_one_line:app"),
+        "asgi",
+        access=HYPERCORN_ASGI_ACCESS,
+        report=HYPERCORN_ASGI_REPORT,
+        instrumented=False,
+    ),
+)
+
 
 @dataclass(frozen=True)
 class Framework:
     """An application that the contract is tested with."""
 
     name: str
-    app: str
-    """Its directory under ``apps``."""
     kinds: Sequence[Kind]
     """Every kind of response that it gives."""
+    escapes: Sequence[Kind]
+    """Requests of which an exception reaches the server."""
     servers: Sequence[str]
     """The names of the servers that it is served by."""
+    one_line: Sequence[Server]
+    """Those that serve it with the documented one line and nothing else."""
+    module: str = "wsgi"
+    """What the servers import."""
+
+    @property
+    def app(self) -> str:
+        """Its directory under ``apps``."""
+        return f"{self.name}_app"
 
 
 FRAMEWORKS: Sequence[Framework] = (
-    Framework("asok", "asok_app", ASOK_KINDS, tuple(server.name for server in SERVERS)),
+    Framework(
+        "asok",
+        ASOK_KINDS,
+        ASOK_ESCAPES,
+        (
+            *("testclient", "gunicorn-sync", "gunicorn-gthread", "waitress"),
+            *("uvicorn", "uvicorn-asgi3", "uvicorn-asgi2", "hypercorn-wsgi", "hypercorn-asgi"),
+            "asok-dev",
+        ),
+        (_GUNICORN_ONE_LINE,),
+    ),
+    Framework(
+        "flask",
+        FLASK_KINDS,
+        FLASK_ESCAPES,
+        (
+            *("flask-client", "gunicorn-sync", "gunicorn-gthread", "gunicorn-gevent"),
+            *("waitress", "hypercorn-wsgi"),
+        ),
+        (_GUNICORN_ONE_LINE,),
+    ),
+    Framework(
+        "quart",
+        QUART_KINDS,
+        QUART_ESCAPES,
+        ("quart-client", "uvicorn", "uvicorn-asgi3", "hypercorn-asgi"),
+        _ASGI_ONE_LINE,
+        module="asgi",
+    ),
 )

@@ -84,7 +84,8 @@ class Site:
             return
         for stream in process.stdin, process.stdout:
             if stream is not None:
-                stream.close()
+                with suppress(BrokenPipeError):  # it has ended; the others must be stopped, too
+                    stream.close()
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -158,10 +159,8 @@ class Site:
     def log_in(self, browser: Browser, user: int) -> Exchange:
         """Send the login form as ``user``."""
         form = self.exchange("GET", "/login", browser=browser).reply
-        (token,) = form.values("X-CSRF-Token")
-        sent = self.exchange(
-            "POST", f"/login?id={user}", browser=browser, headers={"X-CSRF-Token": token}
-        )
+        tokens = [("X-CSRF-Token", token) for token in form.values("X-CSRF-Token")]
+        sent = self.exchange("POST", f"/login?id={user}", browser=browser, headers=tokens)
         assert sent.reply.status == 200
         return sent
 
@@ -170,6 +169,7 @@ class Site:
             "port": str(self.port),
             "log_config": str(self._log_config),
             "python": sys.executable,
+            "module": self.framework.module,
         }
         program, *arguments = (word.format(**values) for word in self.server.command)
         environment = {

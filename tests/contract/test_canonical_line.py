@@ -1,6 +1,6 @@
 """One canonical line per request: what came of it, where it went, how long it took.
 
-needs: asok
+needs: asok, flask, flask_login, quart, quart_auth
 """
 
 from tests.contract.kinds import Kind
@@ -22,7 +22,7 @@ def test_once_per_request(site: Site, kind: Kind) -> None:
     assert line["status"] == status
     assert line.get("route") == kind.route
     assert line["duration_ms"] > 0
-    assert line["level"] == ("error" if status >= 500 else "info")
+    assert line["level"] == ("error" if answer.error or status >= 500 else "info")
     assert line.get("ip") == site.server.ip
     assert line.get("error") == answer.error
 

@@ -2,7 +2,7 @@
 the application was loaded, and forked children; also what ends in a process's last moments. A
 collector that is down costs requests nothing.
 
-needs: asok
+needs: asok, flask, flask_login, quart, quart_auth
 """
 
 import os
@@ -23,8 +23,7 @@ from tests.programs import run
 
 START_SECONDS = 30.0
 
-WSGI = """\
-import structlog
+ASOK = """\
 from asok import Asok
 
 import asok_trace
@@ -45,6 +44,30 @@ def get(request):
     return str(os.getpid())
 """
 
+PALLETS = """\
+import os
+
+import structlog
+from {package} import {cls}
+
+import asok_trace
+
+app = {cls}(__name__)
+asok_trace.setup(app, service="shop", log_events=True)
+
+
+@app.get("/")
+{define} home():
+    structlog.get_logger().info("serving", worker=os.getpid())
+    return str(os.getpid())
+"""
+
+SOURCES = {
+    "asok": {"wsgi.py": ASOK, "src/pages/page.py": PAGE},
+    "flask": {"wsgi.py": PALLETS.format(package="flask", cls="Flask", define="def")},
+    "quart": {"wsgi.py": PALLETS.format(package="quart", cls="Quart", define="async def")},
+}
+
 # What a batch waits for is the end of the process, unless a program flushes.
 NEVER = {"OTEL_BSP_SCHEDULE_DELAY": "3600000"}
 
@@ -59,9 +82,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Path:
-    """A directory with an application that setup() has set up."""
-    for name, source in {"wsgi.py": WSGI, "src/pages/page.py": PAGE}.items():
+def shop(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A directory with an application that setup() has set up; of Asok, unless a test says."""
+    for name, source in SOURCES[getattr(request, "param", "asok")].items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source, encoding="utf-8")
@@ -133,7 +156,15 @@ def from_both_workers(get: Get) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("preload", [False, True], ids=["after the fork", "preloaded"])
-@pytest.mark.parametrize("worker", ["sync", "gthread"])
+@pytest.mark.parametrize(
+    ("shop", "worker"),
+    [
+        *(("asok", "sync"), ("asok", "gthread")),
+        *(("flask", "sync"), ("flask", "gthread"), ("flask", "gevent")),
+        *(("quart", "asgi"), ("quart", "uvicorn.workers.UvicornWorker")),
+    ],
+    indirect=["shop"],
+)
 def test_every_gunicorn_worker_exports(
     receiver: Receiver, shop: Path, worker: str, preload: bool
 ) -> None:
@@ -144,6 +175,29 @@ def test_every_gunicorn_worker_exports(
     with gunicorn(shop, *arguments, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint) as get:
         answers = from_both_workers(get)
         assert receiver.spans == []
+    assert_exported(receiver, answers)
+
+
+@pytest.mark.parametrize("shop", ["quart"], indirect=True)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("uvicorn", "--workers", "2", "--fd", "{fd}", "wsgi:app"),
+        ("hypercorn", "--workers", "2", "--bind", "fd://{fd}", "asgi:wsgi:app"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_asgi_worker_exports(receiver: Receiver, shop: Path, command: Sequence[str]) -> None:
+    """The same of the processes that ASGI servers start themselves."""
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+    with serving(shop, command, environment, exits=(0, -signal.SIGTERM)) as get:
+        answers = from_both_workers(get)
+        assert receiver.spans == []
+    assert_exported(receiver, answers)
+
+
+def assert_exported(receiver: Receiver, answers: Mapping[str, str]) -> None:
+    """Each request's span has arrived, once, from the worker that answered."""
     spans = receiver.until(lambda spans: len(spans) >= len(answers))
     assert {span.trace_id for span in spans} == set(answers)
     assert len(spans) == len(answers)
@@ -158,6 +212,7 @@ def test_every_gunicorn_worker_exports(
     assert not one & other  # no connection has two owners
 
 
+@pytest.mark.parametrize("shop", ["asok", "quart"], indirect=True)
 def test_uvicorn_exports_when_it_is_stopped(receiver: Receiver, shop: Path) -> None:
     """It ends itself by the signal that it got, and nothing registered with atexit runs: what
     has ended is exported when the application is told to shut down."""

@@ -1,6 +1,6 @@
 """Every line of a request carries its id, ip, user and path; no other line carries any.
 
-needs: asok
+needs: asok, flask, flask_login, quart, quart_auth
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The documented one line, ``structlog.configure(processors=[asok_trace.inject])``, and nothing
 else: no instrument(), no other processor, over a real socket with one thread.
 
-needs: asok
+needs: asok, flask, flask_login, quart, quart_auth
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,22 @@ import pytest
 
 from tests.contract.browsers import Browser
 from tests.contract.lines import Line, saying
-from tests.contract.servers import FRAMEWORKS, ONE_LINE
+from tests.contract.servers import FRAMEWORKS
 from tests.contract.site import GetSite, Site
 
 STAMP = {"request_id", "ip", "user", "path"}
 
 
-@pytest.fixture
-def site(sites: GetSite) -> Iterator[Site]:
+@pytest.fixture(
+    params=[
+        pytest.param((framework, server), id=f"{framework.name}-{server.name}")
+        for framework in FRAMEWORKS
+        for server in framework.one_line
+    ]
+)
+def site(request: pytest.FixtureRequest, sites: GetSite) -> Iterator[Site]:
     """The application with that one line."""
-    site = sites(FRAMEWORKS[0], ONE_LINE)
+    site = sites(*request.param)
     yield site
     site.close_browsers()
 

@@ -1,6 +1,6 @@
 """X-Request-ID is on every response, once, of every kind and from every server.
 
-needs: asok
+needs: asok, flask, flask_login, quart, quart_auth
 """
 
 import re
@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.contract.kinds import Kind
-from tests.contract.parameters import every_kind, everywhere, over_sockets
+from tests.contract.parameters import every_kind, everywhere, over_sockets, where
 from tests.contract.site import Site
 
 MADE = re.compile(r"[0-9a-f]{32}")
@@ -31,7 +31,7 @@ def test_every_kind_of_response_has_one_new_id(site: Site, kind: Kind) -> None:
     seen.add(reply.id)
 
 
-@everywhere
+@where(of="asok")
 def test_a_generated_page_has_an_id_whether_written_or_read(site: Site) -> None:
     """A page that is written once and then served from its file: each response has its own."""
     path = "/generated/header"

@@ -1,16 +1,19 @@
 """The server's own lines about a request carry its id: as far as it logs them through logging,
 where the request was served. `servers.SERVERS` says for each whether, and why not.
 
-needs: asok
+needs: asok, flask, flask_login, quart, quart_auth
 """
 
 import socket
+from collections.abc import Callable
 
 import pytest
 
 from tests.contract.browsers import ANSWER_SECONDS, Reply
-from tests.contract.lines import Line, canonical, of_logger, text
-from tests.contract.parameters import named, over_sockets, where
+from tests.contract.kinds import Kind
+from tests.contract.lines import Line, canonical, of_logger, said_by_views, text
+from tests.contract.parameters import every_kind, named, over_sockets, where
+from tests.contract.servers import Server
 from tests.contract.site import Site
 
 STAMP = {"request_id", "ip", "user", "path"}
@@ -66,40 +69,48 @@ def test_hypercorns_format_knows_the_id(site: Site) -> None:
     assert text(line).endswith(f" 200 {reply.id}")
 
 
-@where(lambda server: server.report.logger is not None)
-def test_the_report_of_an_escaped_exception(site: Site) -> None:
+def escaping(served: Callable[[Server], bool]) -> pytest.MarkDecorator:
+    """Run a test with every request of which an exception reaches the server."""
+    return every_kind(lambda framework: framework.escapes, served)
+
+
+@escaping(lambda server: True)
+def test_the_answer_to_an_escaped_exception(site: Site, kind: Kind) -> None:
     """Where the application lets an exception out, the server answers by itself, without a
-    header; its report carries the id of the request. So does the canonical line, which says
-    what escaped."""
-    reply, lines = site.exchange(
-        *("POST", "/form"),
-        body=b"name=\xff",  # asok decodes it outside everything that catches
-        content_type="application/x-www-form-urlencoded",
-    )
-    assert (reply.status, reply.ids) == (500, [])
+    header, or breaks off what has the header already. The canonical line says what the client
+    got and what escaped, and all lines have one id."""
+    reply, lines = site.exchange(*kind.asked, **kind.request)
+    assert (reply.status, reply.whole) == (kind.status, not kind.truncated)
     (last,) = canonical(lines)
-    assert (last["status"], last["error"]) == (500, "UnicodeDecodeError")
-    assert last["level"] == "error"
+    assert reply.ids == ([last["request_id"]] if kind.truncated else [])
+    assert (last["status"], last["error"]) == (kind.status, kind.error)
+    assert (last["level"], last.get("route")) == ("error", kind.route)
+    said = said_by_views(lines)
+    assert [text(line) for line in said if line["by"] == "logging"] == list(kind.says)
+    assert {line["request_id"] for line in [*said, last]} == {last["request_id"]}
+
+
+@escaping(lambda server: server.report.logger is not None)
+def test_the_report_of_an_escaped_exception(site: Site, kind: Kind) -> None:
+    """The server's report carries the id of the request."""
+    _, lines = site.exchange(*kind.asked, **kind.request)
+    (last,) = canonical(lines)
     (report,) = [
         line for line in of_logger(lines, str(site.server.report.logger)) if "exc_info" in line
     ]
-    assert "UnicodeDecodeError" in report["exc_info"]
+    assert str(kind.error) in report["exc_info"]
     if site.server.report.carries:
         assert report["request_id"] == last["request_id"]
-        assert report["path"] == "/form"
+        assert report["path"] == kind.path
     else:
         assert site.server.report.reason
         assert not STAMP & report.keys()
 
 
-@where(lambda server: server.report.carries and server.access.carries)
-def test_the_access_line_of_an_escaped_exception(site: Site) -> None:
+@escaping(lambda server: server.report.carries and server.access.carries)
+def test_the_access_line_of_an_escaped_exception(site: Site, kind: Kind) -> None:
     """The server's answer to it has its line too, with the id of the request."""
-    _, lines = site.exchange(
-        *("POST", "/form"),
-        body=b"name=\xff",
-        content_type="application/x-www-form-urlencoded",
-    )
+    _, lines = site.exchange(*kind.asked, **kind.request)
     (last,) = canonical(lines)
     (line,) = of_logger(lines, str(site.server.access.logger))
     assert line["request_id"] == last["request_id"]

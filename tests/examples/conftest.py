@@ -1,6 +1,7 @@
-"""The modules of the example shop find each other by their short names, as when it is run."""
+"""The modules of the examples find each other by their short names, as when they are run."""
 
 import sys
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[2] / "examples" / "shop"))
+from tests.examples.demos import EXAMPLES
+
+sys.path += [str(EXAMPLES / "checking"), str(EXAMPLES / "shop")]

@@ -18,8 +18,8 @@ from asok.request import Request
 import asok_trace
 from asok_trace.core import errors, ids, text
 from asok_trace.core.scope import ACTIVE, Scope
+from asok_trace.frameworks import asgi_scope, lookup
 from asok_trace.frameworks import environ as environs
-from asok_trace.frameworks import lookup
 from asok_trace.frameworks.asok import FRAMEWORK
 from asok_trace.gateway import asgi, exchange, wsgi
 from asok_trace.stamp import access, tracing
@@ -126,7 +126,10 @@ PARTS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "asgi.Exchange": (asgi, ("asgi",)),
     "wsgi._open": (wsgi, ("wsgi",)),
     "asgi._open": (asgi, ("asgi",)),
-    "asgi._header": (asgi, ("asgi",)),
+    "asgi_scope.header": (asgi_scope, ("asgi",)),
+    "asgi_scope.method": (asgi_scope, ("asgi",)),
+    "asgi_scope.path": (asgi_scope, ("asgi",)),
+    "asgi_scope.peer": (asgi_scope, ("asgi",)),
     "asgi._forwarded": (asgi, ("asgi",)),
     "wsgi._with_id": (wsgi, ("wsgi",)),
     "asgi._with_id": (asgi, ("asgi",)),

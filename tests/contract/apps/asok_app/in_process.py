@@ -34,13 +34,17 @@ def main():
 
     for line in sys.stdin:
         asked = json.loads(line)
-        response = clients.setdefault(asked["client"], Client(recording))._request(
-            asked["method"],
-            asked["path"],
-            data=base64.b64decode(asked["body"]),
-            headers=asked["headers"],
-            content_type=asked["content_type"],
-        )
+        try:
+            response = clients.setdefault(asked["client"], Client(recording))._request(
+                asked["method"],
+                asked["path"],
+                data=base64.b64decode(asked["body"]),
+                headers=asked["headers"],
+                content_type=asked["content_type"],
+            )
+        except UnicodeDecodeError:  # let out; answered as servers do
+            print(json.dumps({"status": 500, "headers": [], "body": ""}), flush=True)
+            continue
         answer = {
             "status": response.status_code,
             "headers": sent,

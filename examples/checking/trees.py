@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from check import ABSENT, Spans, Visit, Work
@@ -20,6 +20,7 @@ class Tree:
 
     text: str
     name: str
+    took: float
     failed: bool
     about: Mapping[str, str]
     trace_id: str
@@ -43,17 +44,21 @@ def complaints(work: Sequence[Work], trees: Sequence[Tree]) -> list[str]:
         by_id.setdefault(tree.about.get("request.id", ABSENT), []).append(tree)
     wrong: list[str] = []
     for one in work:
-        own = by_id.pop(one.request_id or ABSENT, [])
+        found = by_id.pop(one.request_id or ABSENT, [])
+        # Work that began after the response has the same id, and a trace of its own.
+        later = [tree for tree in found if tree.name in one.tasks.values()]
+        own = [tree for tree in found if tree not in later]
         if len(own) != 1:
             wrong.append(f"{one}: {len(own)} trees have its id, not 1")
         else:
-            wrong += _of_tree(one, own[0])
+            wrong += _of_tree(one, own[0], later)
     wrong += [f"a tree of no request: {tree.text}" for own in by_id.values() for tree in own]
     return wrong
 
 
-def _of_tree(one: Work, tree: Tree) -> Iterator[str]:
-    """The tree of a request says of it what its client knows."""
+def _of_tree(one: Work, tree: Tree, later: Sequence[Tree]) -> Iterator[str]:
+    """The tree of a request says of it what its client knows, and so do the trees of what went on
+    later."""
     if isinstance(one, Visit):
         page = one.page
         name = page.method if page.route is None else f"{page.method} {page.route}"
@@ -61,21 +66,32 @@ def _of_tree(one: Work, tree: Tree) -> Iterator[str]:
     else:
         name = f"websocket {one.kind} {one.route}"
         path, user, spans, failed = one.path, one.user, one.spans, False
+    below = [*tree.spans, *(span for task in later for span in _as_branch(task))]
     for what, found, expected in (
         ("named", tree.name, name),
         ("of trace", tree.trace_id, one.request_id),
-        ("about url.path", tree.about.get("url.path", ABSENT), path),
-        ("about user.id", tree.about.get("user.id", ABSENT), user or ABSENT),
+        *(("about url.path", each.about.get("url.path", ABSENT), path) for each in (tree, *later)),
+        *(
+            ("about user.id", each.about.get("user.id", ABSENT), user or ABSENT)
+            for each in (tree, *later)
+        ),
         ("failed", tree.failed, failed),
     ):
         if found != expected:
             yield f"{one}: the tree is {what} {found!r}, not {expected!r}"
-    if Counter(name for name, _ in tree.spans) != Counter(name for name, _ in spans):
-        yield f"{one}: below the root are {_named(tree.spans)}, not {_named(spans)}"
+    if Counter(name for name, _ in below) != Counter(name for name, _ in spans):
+        yield f"{one}: below the root are {_named(below)}, not {_named(spans)}"
     for name, at_least in spans:
-        for took in (took for found, took in tree.spans if found == name):
+        for took in (took for found, took in below if found == name):
             if took < at_least:
                 yield f"{one}: {name!r} took {took} ms, not at least {at_least}"
+
+
+def _as_branch(tree: Tree) -> Iterator[tuple[str, float]]:
+    """The steps that ``tree`` would be below a root."""
+    yield tree.name, tree.took
+    for name, took in tree.spans:
+        yield f"{tree.name} > {name}", took
 
 
 def _tree(text: str) -> Tree:
@@ -93,8 +109,9 @@ def _tree(text: str) -> Tree:
         spans.append((" > ".join(above), float(span["ms"])))
     about = dict(pair.split("=", 1) for pair in root["about"].split())
     failed = root["failed"] is not None
-    return Tree(text, root["name"], failed, about, root["trace"], tuple(spans))
+    took = float(root["ms"])
+    return Tree(text, root["name"], took, failed, about, root["trace"], tuple(spans))
 
 
-def _named(spans: Spans) -> str:
+def _named(spans: Iterable[tuple[str, float]]) -> str:
     return ", ".join(repr(name) for name, _ in spans) or "none"

@@ -1,4 +1,4 @@
-"""The promises of the demo, held against the log: functions that answer with complaints.
+"""The promises of the demos, held against the log: functions that answer with complaints.
 
 What a client knows (the token it sent, the page it asked for, the id in the response's header or
 in the answer to its message) is compared with what the server logged. Nothing here asks
@@ -15,14 +15,20 @@ Line = dict[str, Any]
 """One log line, parsed."""
 
 Said = tuple[tuple[str, str | None], ...]
-"""Event and user of log lines."""
+"""Event and user of log lines; `ABSENT` where it cannot be known whether there is one."""
 
 Spans = tuple[tuple[str, float], ...]
 """The steps of a trace below its root, as ``outer > inner``, each with the milliseconds it takes
 at least."""
 
+Tasks = Mapping[str, str]
+"""Event of a log line -> the name of the work it is logged by, where that goes on after the
+response: in the request's trace, or, if it begins too late for that, in one of its own."""
+
 CANONICAL = "request"
 """The event of the line that ends each request."""
+
+_ID = "(?!0{%d})[0-9a-f]{%d}"
 
 ABSENT = "(absent)"
 MISSING = "(an id of its own)"
@@ -48,6 +54,7 @@ class Page:
     """Whether the body shows the request id."""
     likes: bool = False
     """Whether its visitor likes something meanwhile."""
+    tasks: Tasks = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,11 @@ class Visit:
         """What the server must log of it."""
         return (*self.page.said, (CANONICAL, self.page.user))
 
+    @property
+    def tasks(self) -> Tasks:
+        """Which of it is logged by work that goes on after the response."""
+        return self.page.tasks
+
 
 @dataclass(frozen=True)
 class Message:
@@ -86,6 +98,9 @@ class Message:
     request_id: str | None
     """As the answer had it. Nobody answers when a connection ends."""
     spans: Spans = ()
+    tasks: Tasks = field(default_factory=dict)
+    connection_id: str | None = None
+    """As the handshake's response had it; None if that is not known."""
 
     def __str__(self) -> str:
         return f"{self.token} {self.kind} {self.path}"
@@ -110,7 +125,7 @@ def complaints(
         *_of_connections(work, lines),
         *_of_stamps(work, lines),
         *_of_numbers(work, lines),
-        *_of_overlap(lines),
+        *_of_overlap(lines, messages),
     ]
 
 
@@ -132,6 +147,15 @@ def overlapping(lines: Sequence[Line]) -> int:
         len({line.get("request_id") for line in requests[first:last]}) > 1
         for first, last in _extents(requests)
     )
+
+
+def crossing(lines: Sequence[Line]) -> int:
+    """Return how many messages have a line of another message between their own."""
+    ids = [line.get("request_id") for line in lines if _is_of_a_message(line)]
+    places: dict[Any, list[int]] = {}
+    for index, request_id in enumerate(ids):
+        places.setdefault(request_id, []).append(index)
+    return sum(found[-1] - found[0] >= len(found) for found in places.values())
 
 
 def meanwhile(lines: Sequence[Line]) -> int:
@@ -196,13 +220,15 @@ def _of_stamps(work: Sequence[Work], lines: Sequence[Line]) -> Iterator[str]:
         if owner is None:
             yield f"a line of no request: {line}"
             continue
-        for key, value in _expected(owner, line).items():
+        expected = _expected(owner, line)
+        for key, value in expected.items():
             found = line.get(key, ABSENT)
             if found != value:
                 yield f"{owner}: {key} is {found!r}, not {value!r}, on {line.get('event')!r}"
-        span_id = line.get("span_id", ABSENT)
-        if not re.fullmatch("(?!0{16})[0-9a-f]{16}", str(span_id)):
-            yield f"{owner}: span_id is {span_id!r}, on {line.get('event')!r}"
+        for key, digits in (("trace_id", 32), ("span_id", 16)):
+            found = line.get(key, ABSENT)
+            if key not in expected and not re.fullmatch(_ID % (digits, digits), str(found)):
+                yield f"{owner}: {key} is {found!r}, on {line.get('event')!r}"
         if _is_canonical(line):
             duration = line.get("duration_ms", ABSENT)
             if not isinstance(duration, float) or duration < 0:
@@ -212,9 +238,14 @@ def _of_stamps(work: Sequence[Work], lines: Sequence[Line]) -> Iterator[str]:
 def _expected(owner: Work, line: Line) -> Line:
     """The fields of a line that its client knows, but for the user, who may change."""
     request_id = owner.request_id or MISSING
-    # No request came with an id or a trace of its own, so the two are one.
-    expected: Line = {"request_id": request_id, "trace_id": request_id, "ip": "127.0.0.1"}
+    task = owner.tasks.get(line.get("event", ""), ABSENT)
+    expected: Line = {"request_id": request_id, "ip": "127.0.0.1", "task": task}
+    if task == ABSENT:
+        # No request came with an id or a trace of its own, so the two are one.
+        expected["trace_id"] = request_id
     if isinstance(owner, Message):
+        if owner.connection_id is not None:
+            expected["connection_id"] = owner.connection_id
         return {**expected, "path": owner.path}
     page = owner.page
     expected |= {"path": page.path, "connection_id": ABSENT}
@@ -247,11 +278,11 @@ def _of_numbers(work: Sequence[Work], lines: Sequence[Line]) -> Iterator[str]:
         yield f"{len(lines)} lines in all, not {expected.total()}"
 
 
-def _of_overlap(lines: Sequence[Line]) -> Iterator[str]:
+def _of_overlap(lines: Sequence[Line], messages: Sequence[Message]) -> Iterator[str]:
     """Requests one after the other would prove nothing."""
     if not overlapping(lines):
         yield "no request overlapped another"
-    if not meanwhile(lines):
+    if messages and not meanwhile(lines):
         yield "no message was handled during a request"
 
 

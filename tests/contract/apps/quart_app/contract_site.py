@@ -1,0 +1,313 @@
+"""The application itself, before anybody instruments it."""
+
+import asyncio
+import contextvars
+import os
+import threading
+
+import contract_logs
+import structlog
+from contract_logs import say
+from quart import (
+    Blueprint,
+    Quart,
+    Response,
+    abort,
+    current_app,
+    g,
+    has_request_context,
+    jsonify,
+    redirect,
+    request,
+    send_file,
+    send_from_directory,
+    stream_with_context,
+)
+from quart_auth import AuthUser, QuartAuth, current_user, login_user, logout_user
+
+pages = Blueprint("pages", __name__)
+
+
+def make_app():
+    """Return the application, with its users in place."""
+    app = Quart(__name__, static_folder="static/css", static_url_path="/css")
+    with open(os.path.join(app.root_path, "static/uploads/large.bin"), "wb") as file:
+        file.truncate(5 * 1024 * 1024 + 1)
+    app.config.update(
+        SECRET_KEY=os.environ["SECRET_KEY"],
+        MAX_CONTENT_LENGTH=1000,
+        QUART_AUTH_COOKIE_SECURE=False,  # the suite speaks plain HTTP
+    )
+    QuartAuth(app)
+    app.register_blueprint(pages)
+    return app
+
+
+@pages.get("/health")
+async def health():
+    return {"status": "ok"}
+
+
+@pages.get("/")
+async def home():
+    say("home", token=request.args.get("token"))
+    return "<h1>Home</h1>"
+
+
+@pages.get("/api/items")
+async def items():
+    say("items")
+    return jsonify([1, 2])
+
+
+@pages.get("/created")
+async def created():
+    say("created")
+    return "<p>made</p>", 201
+
+
+@pages.get("/own_header")
+async def own_header():
+    say("own header")
+    return "<p>ours wins</p>", [("X-Request-ID", "mine"), ("x-request-id", "mine again")]
+
+
+@pages.get("/redirect")
+async def redirects():
+    say("redirect")
+    return redirect("/")
+
+
+@pages.get("/back")
+async def back():
+    say("back")
+    return redirect(request.referrer)
+
+
+@pages.get("/folder/")
+async def folder():
+    say("folder")  # never without the slash: the router redirects
+    return "<p>folder</p>"
+
+
+@pages.route("/form", methods=["GET", "POST"])
+async def form():
+    if request.method == "POST":
+        await request.get_data()
+        say("form posted")
+        return "<p>thanks</p>"
+    say("form")
+    return "<form method=post></form>"
+
+
+@pages.app_errorhandler(413)
+async def too_large(error):
+    return "Request body too large", 413
+
+
+@pages.get("/gone")
+async def gone():
+    say("gone")
+    abort(404, "gone")
+
+
+@pages.get("/unavailable")
+async def unavailable():
+    say("unavailable")
+    abort(503)
+
+
+@pages.get("/boom")
+async def boom():
+    say("boom")
+    raise LookupError("the view raised")
+
+
+@pages.get("/own_response")
+async def own_response():
+    say("own response")
+    abort(Response("<p>as I like it</p>", 409))
+
+
+@pages.get("/handled")
+async def handled():
+    say("handled")
+    raise ZeroDivisionError("the view raised what has a handler")
+
+
+@pages.app_errorhandler(ZeroDivisionError)
+async def handler(error):
+    say("in handler")
+    return "<p>handled</p>", 400
+
+
+@pages.get("/early")
+async def never():
+    say("never")
+    return "<p>too late</p>"
+
+
+@pages.before_app_request
+async def early():
+    _ = current_user.auth_id  # quart-auth reads its cookie when it is first asked who it is
+    if request.path == "/early":
+        say("early")
+        return "<p>before the view</p>"
+    return None
+
+
+@pages.get("/after_raises")
+async def after_raises():
+    say("after raises")
+    return "<p>nobody gets this</p>"
+
+
+@pages.get("/teardown_raises")
+async def teardown_raises():
+    say("teardown raises")
+    return "<p>nobody gets this either</p>"
+
+
+@pages.get("/propagates")
+async def propagates():
+    say("propagates")
+    current_app.config["PROPAGATE_EXCEPTIONS"] = True  # until this request is torn down
+    raise LookupError("the view raised, and no page is made of it")
+
+
+@pages.after_app_request
+async def after(response):
+    if request.path == "/after_raises":
+        raise LookupError("after_request raised")
+    return response
+
+
+@pages.teardown_app_request
+async def teardown(error):
+    current_app.config["PROPAGATE_EXCEPTIONS"] = None
+    if request.path == "/teardown_raises":
+        raise LookupError("teardown_request raised")
+
+
+@pages.get("/images/<name>")
+async def image(name):
+    return await send_from_directory("static/images", name)
+
+
+@pages.get("/download")
+async def download():
+    say("download")
+    name = request.args.get("name", "report.txt")
+    return await send_file(f"static/uploads/{name}", as_attachment="inline" not in request.args)
+
+
+@pages.get("/user/<number>")
+async def user(number):
+    say("user page", id=number)
+    return "<h1>User</h1>"
+
+
+@pages.get("/whoami")
+async def whoami():
+    say("whoami", token=request.args.get("token"))
+    return "<p>you</p>"
+
+
+@pages.route("/login", methods=["GET", "POST"])
+async def login():
+    if request.method == "GET":
+        say("login form")
+        return "<form method=post></form>"
+    say("before login")
+    login_user(AuthUser(request.args["id"]))
+    say("after login")
+    return "<p>welcome</p>"
+
+
+@pages.get("/logout")
+async def logout():
+    say("before logout")
+    logout_user()
+    say("after logout")
+    return "<p>bye</p>"
+
+
+@pages.get("/first_thing")
+async def first_thing():
+    say("first", token=request.args.get("token"))
+    await asyncio.sleep(0)
+    say("second", token=request.args.get("token"))
+    return "<p>async</p>"
+
+
+@pages.get("/thread")
+async def thread():
+    token = request.args.get("token")
+    say("before thread", token=token)
+    carried = contextvars.copy_context()
+    worker = threading.Thread(target=lambda: carried.run(say, "in thread", token=token))
+    worker.start()
+    worker.join()
+    return "<p>threaded</p>"
+
+
+@pages.get("/tick")
+async def tick():
+    say("asked for a tick")
+    contract_logs.tick()
+    return "<p>told the clock</p>"
+
+
+@pages.get("/binds")
+async def binds():
+    structlog.contextvars.bind_contextvars(left="behind")
+    g.left = "behind"
+    say("binds")
+    return "<p>bound</p>"
+
+
+@pages.get("/logged_error")
+async def logged_error():
+    try:
+        raise LookupError("told by the view")
+    except LookupError:
+        structlog.get_logger().exception("caught", token=request.args.get("token"))
+    return "<p>logged</p>"
+
+
+@pages.get("/stream")
+async def stream():
+    token = request.args.get("token")
+    say("stream", token=token)
+    return Response(stream_with_context(parts)(token))
+
+
+@pages.get("/plain_stream")
+async def plain_stream():
+    say("plain stream")
+    return Response(parts(None))
+
+
+async def parts(token):
+    for part in range(3):
+        alive = has_request_context()
+        await asyncio.sleep(0)
+        say("part", part=part, alive=alive, seen=request.path if alive else None, token=token)
+        yield f"<p>{part}</p>"
+
+
+@pages.get("/broken_stream")
+async def broken_stream():
+    say("broken stream")
+    return Response(broken_body())
+
+
+async def broken_body():
+    yield "<p>so far</p>"
+    raise LookupError("in the middle of the body")
+
+
+@pages.get("/sync_page")
+def sync_page():
+    say("in a thread of quart's")
+    return "<p>not a coroutine</p>"

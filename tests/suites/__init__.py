@@ -1,0 +1,1 @@
+"""Other people's tests, with us in the way."""
