@@ -22,7 +22,15 @@ def missing(path: Path) -> bool:
     docstring = path.read_text(encoding="utf-8").partition('"""\n\n')[0]
     _, _, needed = docstring.partition("needs: ")
     names = needed.partition("\n")[0].rstrip(".").split(", ") if needed else []
-    return any(importlib.util.find_spec(name) is None for name in names)
+    return not all(map(installed, names))
+
+
+def installed(name: str) -> bool:
+    """Whether there is such a module, in a package or not."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 # The core install has no framework, no server and no queue; then only what needs none is collected.
