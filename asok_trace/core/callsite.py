@@ -7,8 +7,15 @@ from types import CodeType, FrameType
 from typing import NamedTuple
 
 # What stands between a call and the one who made it: ourselves, and those who wrap the same
-# functions as we do.
-_BETWEEN = ("asok_trace", "wrapt", "opentelemetry.instrumentation", "sentry_sdk", "ddtrace")
+# functions as we do. Not the rest of them: they start threads of their own, in a request.
+_BETWEEN = (
+    "asok_trace",
+    "wrapt",
+    "opentelemetry.instrumentation",
+    "sentry_sdk.integrations",
+    "ddtrace.contrib",
+    "ddtrace.vendor",
+)
 
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 

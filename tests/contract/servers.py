@@ -191,6 +191,16 @@ ONE_LINE = Server(
 )
 """One thread, so that whatever a request leaves on it meets the next one."""
 
+GEVENT = Server(
+    "gunicorn-gevent",
+    _gunicorn("--worker-class", "gevent"),
+    "wsgi",
+    access=GUNICORN_ACCESS,
+    report=GUNICORN_REPORT,
+)
+"""Greenlets in place of threads. An async page is beyond asok there: it runs an event loop within
+the thread of another."""
+
 
 @dataclass(frozen=True)
 class Framework:
