@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from importlib import import_module
+from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from asok_trace.core.callsite import caller, claim, is_library
@@ -125,7 +126,7 @@ def _start(hook: Hook) -> Callable[..., None]:
 
     @functools.wraps(original)
     def start(self: threading.Thread) -> None:
-        prepared = contained(spawning, _prepare, self) if hook.active else None
+        prepared = contained(spawning, _prepare, self, sys._getframe(1)) if hook.active else None
         try:
             original(self)
         except BaseException:
@@ -136,12 +137,11 @@ def _start(hook: Hook) -> Callable[..., None]:
     return start
 
 
-def _prepare(thread: threading.Thread) -> "_Run | None":
-    if _is_started(thread) or _has_context(thread):
+def _prepare(thread: threading.Thread, starter: FrameType) -> "_Run | None":
+    state = vars(thread)
+    if _is_left_alone(state):
         return None
-    frame = caller()
-    if frame is None:
-        return None
+    frame = caller(starter) or starter
     if _mode == CARRY and not is_library(frame.f_code.co_filename):
         return _Run(thread, copy_context())
     if frame.f_globals.get("__name__") == _POOLS:
@@ -150,23 +150,16 @@ def _prepare(thread: threading.Thread) -> "_Run | None":
     return None if came_from is None else _Run(thread, None, came_from)
 
 
-def _is_started(thread: threading.Thread) -> bool:
-    """Whether it cannot be started any more, as it has been, or never: a subclass that forgot
-    ``super().__init__()``. It is for Python to say so."""
-    try:
-        return thread.ident is not None
-    except AssertionError:
+def _is_left_alone(state: dict[str, Any]) -> bool:
+    """Whether a thread of this state has a context already, Python's or one of ours; or cannot be
+    started any more: it has been, or is of a subclass that forgot ``super().__init__()``."""
+    started = state.get("_started")
+    if _INHERITS or started is None or started.is_set() or state.get("_context") is not None:
         return True
-
-
-def _has_context(thread: Any) -> bool:
-    """Whether what the thread runs has a context already: Python's, or one of ours."""
-    if _INHERITS or getattr(thread, "_context", None) is not None:
-        return True
-    if isinstance(vars(thread).get("run"), _Run):
+    if isinstance(state.get("run"), _Run):
         return True  # by our method of another class
     # Timer keeps its function elsewhere.
-    return is_bound(getattr(thread, "_target", None)) or is_bound(getattr(thread, "function", None))
+    return is_bound(state.get("_target") or state.get("function"))
 
 
 class _Run:
@@ -212,7 +205,12 @@ def _submit(hook: Hook) -> Callable[..., Any]:
     def submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         if not hook.active:
             return original(self, fn, *args, **kwargs)
-        job = contained(spawning, _job, fn) or fn
+        job = fn
+        if spawning.working:
+            try:
+                job = _job(fn, sys._getframe(1))
+            except Exception as error:
+                spawning.failed(error)
         if _INHERITS and _mode == CARRY:
             # The pool's thread, if one is started for it, must not get this context.
             return Context().run(original, self, job, *args, **kwargs)
@@ -221,18 +219,13 @@ def _submit(hook: Hook) -> Callable[..., Any]:
     return submit
 
 
-def _job(fn: Any) -> Any:
+def _job(fn: Any, frame: FrameType) -> Any:
     if is_bound(fn):
         return fn
     if _mode == CARRY:
         return functools.partial(copy_context().run, fn)
-    came_from = _came_from()
-    return None if came_from is None else functools.partial(_watched, came_from, fn)
-
-
-def _came_from() -> Origin | None:
-    frame = caller()
-    return None if frame is None else origin(frame)
+    came_from = origin(caller(frame) or frame)
+    return fn if came_from is None else functools.partial(_watched, came_from, fn)
 
 
 def _watched(came_from: Origin, fn: Any, /, *args: Any, **kwargs: Any) -> Any:

@@ -9,7 +9,7 @@ from types import CodeType, FrameType
 import pytest
 
 from asok_trace.core import callsite
-from asok_trace.core.callsite import Callsite, caller, claim, is_library, place
+from asok_trace.core.callsite import Callsite, caller, claim, is_library, program
 
 
 @pytest.fixture(autouse=True)
@@ -127,19 +127,19 @@ def test_the_place_in_the_program() -> None:
     """The innermost call that no library made; the frame itself if they made all of them."""
     names = {"__name__": "driver", "ask": caller}
     exec(code("def go(): return ask()", "/env/site-packages/driver.py"), names)
-    found = place(names["go"]())  # type: ignore[operator]
-    assert found.code is test_the_place_in_the_program.__code__
+    found = program(names["go"]())  # type: ignore[operator]
+    assert found.f_code is test_the_place_in_the_program.__code__
 
 
 def test_a_place_among_libraries_alone() -> None:
     """A thread that a library runs has no line of the program in it: then it is the library's."""
-    names = {"__name__": "driver", "ask": lambda: place(sys._getframe(1)), "found": []}
+    names = {"__name__": "driver", "ask": lambda: program(sys._getframe(1)), "found": []}
     exec(code("def go(): found.append(ask())", "/env/site-packages/driver.py"), names)
     thread = threading.Thread(target=names["go"])  # type: ignore[arg-type]
     thread.start()
     thread.join()
     [found] = names["found"]  # type: ignore[misc]
-    assert found.code.co_filename == "/env/site-packages/driver.py"
+    assert found.f_code.co_filename == "/env/site-packages/driver.py"
 
 
 def test_a_place_is_told_as_file_line_and_function() -> None:

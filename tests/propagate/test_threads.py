@@ -299,7 +299,7 @@ def test_nothing_is_done_where_python_inherits(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(threads, "_INHERITS", True)
     with asok_trace.scope("a"):
         thread = threading.Thread(target=lambda: None)
-        assert threads._prepare(thread) is None
+        assert threads._prepare(thread, sys._getframe()) is None
         assert seen_in_thread(MAKERS["target"]) is None  # this Python does not inherit
 
 
@@ -308,7 +308,7 @@ def test_a_thread_with_a_context_of_its_own_is_left_alone() -> None:
     thread = threading.Thread(target=lambda: None)
     thread._context = Context()  # type: ignore[attr-defined]  # as 3.14 keeps it
     with asok_trace.scope("a"):
-        assert threads._prepare(thread) is None
+        assert threads._prepare(thread, sys._getframe()) is None
     if sys.version_info >= (3, 14):
         assert seen_in_thread(lambda then: threading.Thread(target=then, context=Context())) is None
 
@@ -317,7 +317,7 @@ def test_a_thread_with_a_context_of_its_own_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", ["_prepare", "copy_context", "is_library", "caller", "_has_context"]
+    "broken", ["_prepare", "copy_context", "is_library", "caller", "_is_left_alone"]
 )
 def test_a_fault_of_ours_keeps_no_thread_from_starting(
     broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
