@@ -193,7 +193,7 @@ def _leave(owner: Any, marks: dict[str, _Shared], attribute: str) -> None:
     if not shared.users:
         shared.hook.undo()
         del marks[attribute]
-        if not marks:
+        if not marks and vars(owner).get(_MARK) is marks:
             delattr(owner, _MARK)
 
 

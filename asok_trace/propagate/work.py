@@ -96,7 +96,9 @@ def explain(error: BaseException, note: Callable[[], str]) -> None:
 def _explain(error: BaseException, note: Callable[[], str]) -> None:
     if not isinstance(error, RuntimeError):
         return
-    said = str(error)
+    said = error.args[0] if error.args else ""
+    if not isinstance(said, str):
+        return
     if any(said.startswith(framework.complaint) for framework in base.loaded()):
         text = note()
         if text not in getattr(error, "__notes__", ()):

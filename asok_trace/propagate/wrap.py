@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from contextvars import Context, copy_context
 from typing import Any, Final, TypeVar
 
@@ -172,37 +173,38 @@ def _outliving(
 
         async def run(*args: Any, **kwargs: Any) -> Any:
             context, work = opened()
-            return await awaited(context, _worked_async(work, fn, args, kwargs, note))
+            return await context.run(_worked, context, work, fn, args, kwargs, note)
 
     else:
 
         def run(*args: Any, **kwargs: Any) -> Any:
             context, work = opened()
-            return context.run(_worked, work, fn, args, kwargs, note)
+            return context.run(_worked, context, work, fn, args, kwargs, note)
 
     return _marked(run, fn)
 
 
-def _worked(work: Work | None, fn: Any, args: Any, kwargs: Any, note: _Note) -> Any:
-    try:
-        if work is None:
-            return fn(*args, **kwargs)
-        with work:
-            return fn(*args, **kwargs)
-    except BaseException as error:
-        explain(error, note)
-        raise
+def _worked(
+    context: Context, work: Work | None, fn: Any, args: Any, kwargs: Any, note: _Note
+) -> Any:
+    with ExitStack() as end:
+        end.push(functools.partial(_explained, note))
+        if work is not None:
+            end.enter_context(work)
+        result = fn(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            return awaited(context, _finished(result, end.pop_all()))
+        return result
 
 
-async def _worked_async(work: Work | None, fn: Any, args: Any, kwargs: Any, note: _Note) -> Any:
-    try:
-        if work is None:
-            return await fn(*args, **kwargs)
-        with work:
-            return await fn(*args, **kwargs)
-    except BaseException as error:
+async def _finished(coroutine: Coroutine[Any, Any, Any], end: ExitStack) -> Any:
+    with end:
+        return await coroutine
+
+
+def _explained(note: _Note, _type: object, error: BaseException | None, _trace: object) -> None:
+    if error is not None:
         explain(error, note)
-        raise
 
 
 def _note(name: str, site: Callsite | None) -> str:
