@@ -158,7 +158,8 @@ if sys.version_info >= (3, 12):
         async def main() -> None:
             asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
             await requests(_create_task, lines)
-            await requests(_gather, [])
+            lines.clear()
+            await requests(_gather, lines)
 
         asyncio.run(main())
 
