@@ -196,15 +196,13 @@ class _Shared:
 
 def _install_shared(entry: Entry, framework: Framework) -> Callable[[], None]:
     owner = pkgutil.resolve_name(entry.owner or "")
-    marks: dict[str, _Shared] | None = vars(owner).get(_MARK)
-    if marks is None:
-        marks = {}
-        setattr(owner, _MARK, marks)
+    marks: dict[str, _Shared] = vars(owner).get(_MARK, {})
     shared = marks.get(entry.attribute)
     if shared is None:
         make = _SHARED[entry.kind]
         shared = _Shared(Hook(owner, entry.attribute, lambda hook: make(hook, framework)))
         marks[entry.attribute] = shared
+        setattr(owner, _MARK, marks)  # not earlier: an attribute that is missing raises
     shared.users += 1
     return partial(_leave, owner, marks, entry.attribute)
 
@@ -215,7 +213,7 @@ def _leave(owner: Any, marks: dict[str, _Shared], attribute: str) -> None:
     if not shared.users:
         shared.hook.undo()
         del marks[attribute]
-        if not marks:
+        if not marks and vars(owner).get(_MARK) is marks:
             delattr(owner, _MARK)
 
 
@@ -319,6 +317,7 @@ _SHARED: dict[str, Callable[[Hook, Framework], Any]] = {
     "verified": jobs.verified,
     "job_failed": jobs.job_failed,
     "outlive": elsewhere.outlive,
+    "failure_log": elsewhere.failure_log,
     "awaited": elsewhere.awaitable,
     "cron": elsewhere.cron,
     "cron_turn": elsewhere.turn,

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import structlog
 
 from asok_trace.core import errors, settings
 from asok_trace.core.scope import ACTIVE, SERVED
+from asok_trace.frameworks import base
+from asok_trace.frameworks.base import Entry
+from asok_trace.propagate import threads
 from asok_trace.stamp import structlog as stamp_structlog
 
 # Asok refuses to start without one.
@@ -22,7 +26,15 @@ def missing(path: Path) -> bool:
     docstring = path.read_text(encoding="utf-8").partition('"""\n\n')[0]
     _, _, needed = docstring.partition("needs: ")
     names = needed.partition("\n")[0].rstrip(".").split(", ") if needed else []
-    return any(importlib.util.find_spec(name) is None for name in names)
+    return not all(map(installed, names))
+
+
+def installed(name: str) -> bool:
+    """Whether there is such a module, in a package or not."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 # The core install has no framework, no server and no queue; then only what needs none is collected.
@@ -40,12 +52,31 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def take_back_shared_hooks() -> None:
+    """An application that a test instruments and drops leaves its framework's modules hooked."""
+    for framework in base._loaded.values():
+        constants = vars(sys.modules[type(framework).__module__]).values()
+        entries = [e for found in constants if isinstance(found, tuple) for e in found]
+        for owner in {e.owner for e in entries if isinstance(e, Entry) and e.owner is not None}:
+            # Not to be imported for it.
+            module, _, name = owner.partition(":")
+            hooked = sys.modules.get(module)
+            hooked = getattr(hooked, name, None) if name else hooked
+            for shared in getattr(hooked, "__dict__", {}).get("_asok_trace", {}).values():
+                shared.hook.undo()
+            if "_asok_trace" in getattr(hooked, "__dict__", ()):
+                del hooked._asok_trace
+
+
 @pytest.fixture(autouse=True)
 def clean() -> Iterator[None]:
     """Nothing one test leaves behind reaches the next."""
     yield
     ACTIVE.set(None)
     SERVED.set(None)
+    take_back_shared_hooks()
+    threads._wishes.clear()
+    threads._apply()
     settings.set_default(settings.Settings())
     structlog.reset_defaults()
     stamp_structlog._may_be_last, stamp_structlog._plain_chain = False, None

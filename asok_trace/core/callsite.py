@@ -7,8 +7,15 @@ from types import CodeType, FrameType
 from typing import NamedTuple
 
 # What stands between a call and the one who made it: ourselves, and those who wrap the same
-# functions as we do.
-_BETWEEN = ("asok_trace", "wrapt", "opentelemetry.instrumentation", "sentry_sdk", "ddtrace")
+# functions as we do. Not the rest of them: they start threads of their own, in a request.
+_BETWEEN = (
+    "asok_trace",
+    "wrapt",
+    "opentelemetry.instrumentation",
+    "sentry_sdk.integrations",
+    "ddtrace.contrib",
+    "ddtrace.vendor",
+)
 
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 
@@ -34,21 +41,21 @@ class Callsite(NamedTuple):
         return f"{self.code.co_filename}:{self.line} {self.code.co_qualname}"
 
 
-def caller() -> FrameType | None:
-    """Return the frame that called: the first one outside us and those who wrap what we wrap."""
-    frame: FrameType | None = sys._getframe(1)
+def caller(frame: FrameType | None = None) -> FrameType | None:
+    """Return the frame that called: the first one outside us and those who wrap what we wrap, from
+    ``frame`` on, which saves the way there."""
+    frame = frame or sys._getframe(1)
     while frame is not None and _is_between(frame.f_globals.get("__name__")):
         frame = frame.f_back
     return frame
 
 
-def place(frame: FrameType) -> Callsite:
+def program(frame: FrameType) -> FrameType:
     """Return where the program is in ``frame``: the first call below it that no library made."""
     found: FrameType | None = frame
     while found is not None and is_library(found.f_code.co_filename):
         found = found.f_back
-    found = found or frame
-    return Callsite(found.f_code, found.f_lasti)
+    return found or frame
 
 
 @lru_cache(maxsize=1024)

@@ -1,20 +1,33 @@
 """Where a thread or a pool's job came from: who started it, in which request."""
 
 from contextvars import ContextVar
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Final, NamedTuple
 
-from asok_trace.core.callsite import Callsite, place
-from asok_trace.core.scope import ACTIVE, Scope
+from asok_trace.core.callsite import Callsite, program
+from asok_trace.core.scope import ACTIVE
 
 
 class Origin(NamedTuple):
-    """Text and code, never objects: knowing where work came from keeps no request alive."""
+    """Text and code, never objects: knowing where work came from keeps no request alive. Put
+    together when it is told, not when it is noted."""
 
-    callsite: Callsite
+    code: CodeType
+    instruction: int
     request_id: str
-    what: str
-    """The method and path of the request, or the name of the unit of work."""
+    name: str | None
+    method: str | None
+    path: str | None
+
+    @property
+    def callsite(self) -> Callsite:
+        """Where the program started the work."""
+        return Callsite(self.code, self.instruction)
+
+    @property
+    def what(self) -> str:
+        """The method and path of the request, or the name of the unit of work."""
+        return self.name or f"{self.method} {self.path}"
 
     def __str__(self) -> str:
         return f"{self.callsite} during {self.what} ({self.request_id})"
@@ -29,8 +42,12 @@ def origin(frame: FrameType) -> Origin | None:
     scope = ACTIVE.get()
     if scope is None:
         return None
-    return Origin(place(frame), scope._request_id, _what(scope))
-
-
-def _what(scope: Scope) -> str:
-    return scope._name or f"{scope._method} {scope._path}"
+    place = program(frame)
+    return Origin(
+        place.f_code,
+        place.f_lasti,
+        scope._request_id,
+        scope._name,
+        scope._method,
+        scope._path,
+    )

@@ -32,6 +32,7 @@ _APP = (
     Entry("_execute_local_attempt", "attempt", "asok.background"),
     Entry("_build_job_dict", "queued", "asok.background"),
     Entry("_do_send", "outlive", "asok.mail:Mail"),
+    Entry("error", "failure_log", "asok.mail:logger"),
     Entry("async_to_sync", "awaited", "asok.core.asgi"),
     Entry("_execute_task_safe", "cron", "asok.scheduler:ScheduledTask"),
     Entry("_acquire_distributed_lock", "cron_turn", "asok.scheduler:ScheduledTask"),
@@ -199,7 +200,8 @@ class _Asok:
 
     def job(self, job: dict[str, Any]) -> Job:
         retries, tried = job.get("retries"), job.get("retry_count")
-        tried = tried if isinstance(tried, int) else 0
+        # It may be any number that JSON can say.
+        tried = tried if isinstance(tried, int) and 0 <= tried < 1_000_000 else 0
         carrier = job.get(names.JOB_CARRIER)
         return Job(
             name=str(job.get("function")),

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from asok_trace.core import ids, names, settings, text
-from asok_trace.core.errors import Piece, contained
+from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.scope import UNKNOWN, Fields, Scope, bindable
 from asok_trace.frameworks import lookup, otel
 from asok_trace.propagate.work import Work
 from asok_trace.stamp import tracing
 
 writing: Final = Piece("writing a carrier", then="jobs are sent without one")
+reading: Final = Piece("reading a carrier", then="a job whose carrier fails gets an id of its own")
 
 # The W3C's two headers.
 _TRACE: Final = {"traceparent": "traceparent", "tracestate": "tracestate"}
@@ -80,8 +81,9 @@ def received(carrier: object, name: str, bound: Fields, **traced: Any) -> Work:
 
     ``bound`` are further facts for its lines, ``traced`` for its span.
     """
-    said = _texts(carrier, names.CARRIER)
-    trace = _texts(carrier, _TRACE)
+    # A mapping of somebody's may do anything when it is asked, and its job is to be run.
+    said: dict[str, str] = attempted(reading, _texts, carrier, names.CARRIER) or {}
+    trace: dict[str, str] = attempted(reading, _texts, carrier, _TRACE) or {}
     request_id = ids.accept(said.get(names.REQUEST_ID))
     scope = Scope(
         request_id or ids.make(),

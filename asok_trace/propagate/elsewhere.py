@@ -1,14 +1,15 @@
 """What a framework itself runs in other threads: mail, awaitables, scheduled functions."""
 
 import inspect
-from collections.abc import Callable
-from contextvars import copy_context
+import sys
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
 from typing import Any, Final
 
 from asok_trace.core import ids, names, settings
 from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.hooks import Hook
-from asok_trace.core.scope import Scope, bindable
+from asok_trace.core.scope import ACTIVE, Scope, bindable
 from asok_trace.frameworks import otel
 from asok_trace.frameworks.base import Framework
 from asok_trace.propagate.steps import awaited
@@ -16,6 +17,7 @@ from asok_trace.propagate.work import Work, without_request
 from asok_trace.propagate.wrap import name_of, wrap
 
 carrying: Final = Piece("carrying the context into a thread of the framework")
+noting: Final = Piece("noting the failure of a task", then="its span does not say so")
 scheduling: Final = Piece("opening the scope of a scheduled run")
 closing_run: Final = Piece("closing the scope of a scheduled run", then="the next is tried again")
 
@@ -46,16 +48,38 @@ def outlive(hook: Hook, _framework: Framework) -> Any:
     return _Outliving(hook)
 
 
+def failure_log(hook: Hook, _framework: Framework) -> Callable[..., None]:
+    """The method of a logger that the framework tells of a failed task, and nobody else."""
+
+    def error(*args: Any, **kwargs: Any) -> None:
+        if hook.active:
+            contained(noting, _note, sys.exception())
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the line is not ours
+        hook.original(*args, **kwargs)
+
+    return error
+
+
+def _note(error: BaseException | None) -> None:
+    scope = ACTIVE.get()
+    if scope is not None and scope._open and scope._kind == "task":
+        scope._error = error
+
+
 def awaitable(hook: Hook, _framework: Framework) -> Callable[..., Any]:
     """Runs an awaitable in another thread and waits for it."""
 
     def run(given: Any, *args: Any, **kwargs: Any) -> Any:
         # Futures know their own loop, and have run already as far as we are concerned.
         if hook.active and inspect.iscoroutine(given):
-            given = awaited(copy_context(), given)
+            given = contained(carrying, _in_this_context, given) or given
         return hook.original(given, *args, **kwargs)
 
     return run
+
+
+def _in_this_context(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+    return awaited(copy_context(), coroutine)
 
 
 def cron(hook: Hook, _framework: Framework) -> Callable[..., Any]:
@@ -64,12 +88,17 @@ def cron(hook: Hook, _framework: Framework) -> Callable[..., Any]:
     def execute(task: Any) -> Any:
         if not hook.active:
             return hook.original(task)
-        return without_request().run(run, task)
+        context: Context | None = contained(scheduling, without_request)
+        return hook.original(task) if context is None else context.run(run, task)
 
     def run(task: Any) -> Any:
         work: Work | None = contained(scheduling, _scheduled, task)
         try:
             return hook.original(task)
+        except BaseException as error:  # what the framework does not swallow, such as SystemExit
+            if work is not None:
+                work.error = error
+            raise
         finally:
             if work is not None:
                 attempted(closing_run, _ended, task, work)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final
 
-from asok_trace.core import names
+from asok_trace.core import names, text
 from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.fork import fork
 from asok_trace.core.hooks import Hook
@@ -25,15 +25,16 @@ class _Running:
 
     __slots__ = ("attempts", "job", "origin", "scope")
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, framework: Framework, facts: Any) -> None:
+        self.job: Job = framework.job(facts)
         self.attempts = 0
         # None if nobody's request queued it.
         self.origin = lookup.here()
         if self.origin is None:
-            self.scope = received(None, job.name, bindable({names.QUEUE: job.queue})).scope
+            bound = bindable({names.QUEUE: self.job.queue})
+            self.scope = received(None, self.job.name, bound).scope
         else:
-            self.scope = fork(self.origin, "job", job.name, queue=job.queue)
+            self.scope = fork(self.origin, "job", self.job.name, queue=self.job.queue)
 
 
 _running: Final[ContextVar[_Running | None]] = ContextVar("asok_trace_job", default=None)
@@ -52,7 +53,7 @@ def job(hook: Hook, framework: Framework) -> Callable[..., Any]:
         return context.copy().run(begin, fn, facts, context, *rest)
 
     def begin(fn: Any, facts: Any, context: Context, *rest: Any) -> Any:
-        running: _Running | None = contained(opening_job, _Running, framework.job(facts))
+        running: _Running | None = contained(opening_job, _Running, framework, facts)
         if running is None:
             return hook.original(fn, facts, context, *rest)
         _running.set(running)
@@ -60,7 +61,7 @@ def job(hook: Hook, framework: Framework) -> Callable[..., Any]:
         try:
             return hook.original(fn, facts, context, *rest)
         finally:
-            running.scope.close()
+            attempted(closing_job, running.scope.close)
 
     return run
 
@@ -121,13 +122,23 @@ def consume(hook: Hook, _framework: Framework) -> Callable[..., Any]:
 
     def handle(*args: Any) -> Any:
         try:
-            return hook.original(*args)
-        finally:
-            work = _consumed.get()
-            if work is not None:
-                attempted(closing_job, work.__exit__, None, None, None)
+            result = hook.original(*args)
+        except BaseException as error:
+            # Not of the job's function, or none that the framework catches: it tells nobody.
+            attempted(closing_job, _end, error)
+            raise
+        attempted(closing_job, _end, None)
+        return result
 
     return run
+
+
+def _end(error: BaseException | None) -> None:
+    work = _consumed.get()
+    if work is not None:
+        if error is not None:
+            work.error, work.status = error, "failed"
+        work.__exit__(None, None, None)
 
 
 def verified(hook: Hook, framework: Framework) -> Callable[..., Any]:
@@ -135,19 +146,21 @@ def verified(hook: Hook, framework: Framework) -> Callable[..., Any]:
 
     def verify(*args: Any) -> Any:
         job = hook.original(*args)
-        if hook.active and isinstance(job, dict):
-            contained(opening_job, _consume, framework.job(job))
+        # The framework passes over an empty one.
+        if hook.active and job and isinstance(job, dict):
+            contained(opening_job, _consume, framework, job)
         return job
 
     return verify
 
 
-def _consume(job: Job) -> None:
+def _consume(framework: Framework, verified_job: dict[str, Any]) -> None:
+    job = framework.job(verified_job)
     work = received(
         job.carrier,
         job.name,
         bindable({names.QUEUE: job.queue, names.ATTEMPT: job.attempt}),
-        attributes={names.ATTRIBUTE_JOB_ID: job.id},
+        attributes={names.ATTRIBUTE_JOB_ID: text.clean(job.id, text.VALUE_LIMIT)},
     )
     work.status = "completed"
     _consumed.set(work)
@@ -159,14 +172,14 @@ def job_failed(hook: Hook, framework: Framework) -> Callable[..., Any]:
 
     def failed(client: Any, job: Any, *rest: Any) -> Any:
         if hook.active:
-            contained(closing_job, _fail, framework.job(job))
+            contained(closing_job, _fail, framework, job)
         return hook.original(client, job, *rest)
 
     return failed
 
 
-def _fail(job: Job) -> None:
+def _fail(framework: Framework, failed_job: dict[str, Any]) -> None:
     work = _consumed.get()
     if work is not None:
         work.error = sys.exception()
-        work.status = "failed" if job.last else "retrying"
+        work.status = "failed" if framework.job(failed_job).last else "retrying"

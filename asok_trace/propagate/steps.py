@@ -13,13 +13,21 @@ from typing import Any
 def stepped(
     context: Context, inner: Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
 ) -> Generator[Any, Any, Any]:
-    """Yield what ``inner`` yields and return what it returns (as ``yield from`` does, PEP 380),
-    with each of its steps in ``context``."""
-    step: Callable[..., Any] = inner.send
-    given: Any = None
+    """Return a generator that yields what ``inner`` yields and returns what it returns (as
+    ``yield from`` does, PEP 380), with each of its steps in ``context``."""
+    steps = _steps(context, inner)
+    next(steps)  # or closing it before its first step would not close ``inner``
+    return steps
+
+
+def _steps(
+    context: Context, inner: Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
+) -> Generator[Any, Any, Any]:
+    step: Callable[..., Any]
+    given: Any
+    yielded: Any = None
     try:
         while True:
-            yielded = context.run(step, given)
             try:
                 given, step = (yield yielded), inner.send
             except GeneratorExit:
@@ -27,6 +35,7 @@ def stepped(
                 raise
             except BaseException as error:
                 given, step = error, inner.throw
+            yielded = context.run(step, given)
     except StopIteration as stop:
         return stop.value
     finally:

@@ -1,6 +1,8 @@
 """`wrap_stream()`: a stream whose every step runs in the context it was made in."""
 
 import inspect
+import sys
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextvars import Context, copy_context
 from typing import Any, TypeVar, overload
@@ -59,7 +61,8 @@ class _Steps(Iterator[Any]):
         self._context = context
         self._iterable: Any = iterable
         self._iterator: Iterator[Any] | None = None
-        self._entered = False
+        # The thread that is in a step.
+        self._entered: int | None = None
 
     def __next__(self) -> Any:
         if self._iterator is None:
@@ -67,27 +70,32 @@ class _Steps(Iterator[Any]):
         return self._step(next, self._iterator)
 
     def close(self) -> None:
-        iterable, self._iterable, self._iterator = self._iterable, (), iter(())
-        close = getattr(iterable, "close", None)
+        iterable, self._iterable = self._iterable, ()
+        iterator, self._iterator = self._iterator, iter(())
+        # What has none of its own may have made a generator.
+        close = getattr(iterable, "close", None) or getattr(iterator, "close", None)
         if close is not None:
             self._step(close)
 
     def _step(self, function: Callable[..., Any], *args: Any) -> Any:
-        if self._entered:  # closed from within its own step: the context is entered already
+        here = threading.get_ident()
+        if self._entered == here:  # closed from within its own step
             return function(*args)
-        self._entered = True
+        if self._entered is not None:  # closed while another thread is in one
+            return self._context.copy().run(function, *args)
+        self._entered = here
         try:
             return self._context.run(function, *args)
         finally:
-            self._entered = False
+            self._entered = None
 
 
 async def _asynchronous(context: Context, iterable: Any) -> Any:
     iterator = context.run(iterable.__aiter__)
     # Of a generator; what has only __anext__ is asked for nothing else.
     send = getattr(iterator, "asend", None)
-    step = iterator.__anext__()
     try:
+        step = context.run(_first, iterator)
         while True:
             item = await awaited(context, step)
             try:
@@ -96,12 +104,33 @@ async def _asynchronous(context: Context, iterable: Any) -> Any:
                 throw = getattr(iterator, "athrow", None)
                 if throw is None or isinstance(error, GeneratorExit):
                     raise
-                step = throw(error)
+                step = context.run(throw, error)
             else:
-                step = iterator.__anext__() if sent is None or send is None else send(sent)
+                if sent is None or send is None:
+                    step = context.run(iterator.__anext__)
+                else:
+                    step = context.run(send, sent)
     except StopAsyncIteration:
         return
     finally:
         close = getattr(iterator, "aclose", None)
         if close is not None:
-            await awaited(context, close())
+            await awaited(context, context.run(close))
+
+
+def _first(iterator: Any) -> Any:
+    """The first step. When the event loop ends, and when the collector finds a generator, the loop
+    closes what it was told of then: that is ours, and not this one, beside ours and outside its
+    context."""
+    if not inspect.isasyncgen(iterator):
+        return iterator.__anext__()
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, _closed_by_ours)
+    try:
+        return iterator.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _closed_by_ours(_iterator: Any) -> None:
+    """In place of the loop's finalizer: whoever drops the generator drops ours around it."""

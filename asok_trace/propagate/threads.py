@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from importlib import import_module
+from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from asok_trace.core.callsite import caller, claim, is_library
@@ -23,6 +25,8 @@ spawning: Final = Piece("carrying the context into a thread")
 # Python 3.14 may do it itself, and always does where it runs without the GIL.
 _INHERITS: Final = bool(getattr(sys.flags, "thread_inherit_context", 0))
 
+_POOLS: Final = "concurrent.futures.thread"
+
 
 class _Patch(NamedTuple):
     """One row: an attribute of ``owner`` (``module`` or ``module:Class``) that is replaced."""
@@ -30,6 +34,9 @@ class _Patch(NamedTuple):
     owner: str
     attribute: str
     make: Callable[[Hook], Any]
+    inherited: bool = False
+    """Whether the owner inherits it: then it is replaced only if somebody has replaced it there,
+    as OpenTelemetry does, past the class where ours is."""
 
 
 class _Wish(NamedTuple):
@@ -96,15 +103,21 @@ def _apply() -> None:
     there = {(hook.owner, hook.name) for hook in _hooks}
     for patch in _TABLE:
         owner = _loaded(patch.owner)
-        if owner is not None and (owner, patch.attribute) not in there:
+        if owner is None or (owner, patch.attribute) in there:
+            continue
+        if not patch.inherited or patch.attribute in vars(owner):
             _hooks.append(Hook(owner, patch.attribute, patch.make))
 
 
 def _loaded(owner: str) -> Any:
-    """The module or class; None if it is not loaded: nothing is imported for it."""
+    """The module or class; None if its package is not loaded: nobody's is imported for it."""
     module, _, name = owner.partition(":")
-    found = sys.modules.get(module)
-    return getattr(found, name) if found is not None and name else found
+    package = module.partition(".")[0]
+    if package not in sys.modules and package not in sys.stdlib_module_names:
+        return None
+    # Loaded now: the program may import this module of it after the call.
+    found = import_module(module)
+    return getattr(found, name) if name else found
 
 
 def _start(hook: Hook) -> Callable[..., None]:
@@ -113,37 +126,40 @@ def _start(hook: Hook) -> Callable[..., None]:
 
     @functools.wraps(original)
     def start(self: threading.Thread) -> None:
-        if hook.active:
-            contained(spawning, _prepare, self)
+        prepared = contained(spawning, _prepare, self, sys._getframe(1)) if hook.active else None
         try:
             original(self)
         except BaseException:
-            _unprepare(self)
+            if prepared is not None:
+                prepared.remove()
             raise
 
     return start
 
 
-def _prepare(thread: threading.Thread) -> None:
-    if thread.ident is not None or _has_context(thread):
-        return
-    frame = caller()
-    if frame is None:
-        return
+def _prepare(thread: threading.Thread, starter: FrameType) -> "_Run | None":
+    state = vars(thread)
+    if _is_left_alone(state):
+        return None
+    frame = caller(starter) or starter
     if _mode == CARRY and not is_library(frame.f_code.co_filename):
-        _Run(thread, copy_context())
-    else:
-        came_from = origin(frame)
-        if came_from is not None:
-            _Run(thread, None, came_from)
+        return _Run(thread, copy_context())
+    if frame.f_globals.get("__name__") == _POOLS:
+        return None  # a pool's thread: each of its jobs came from somewhere else
+    came_from = origin(frame)
+    return None if came_from is None else _Run(thread, None, came_from)
 
 
-def _has_context(thread: Any) -> bool:
-    """Whether what the thread runs has a context already: Python's, or one of ours."""
-    if _INHERITS or getattr(thread, "_context", None) is not None:
+def _is_left_alone(state: dict[str, Any]) -> bool:
+    """Whether a thread of this state has a context already, Python's or one of ours; or cannot be
+    started any more: it has been, or is of a subclass that forgot ``super().__init__()``."""
+    started = state.get("_started")
+    if _INHERITS or started is None or started.is_set() or state.get("_context") is not None:
         return True
+    if isinstance(state.get("run"), _Run):
+        return True  # by our method of another class
     # Timer keeps its function elsewhere.
-    return is_bound(getattr(thread, "_target", None)) or is_bound(getattr(thread, "function", None))
+    return is_bound(state.get("_target") or state.get("function"))
 
 
 class _Run:
@@ -163,7 +179,8 @@ class _Run:
         self._run = thread.run
         thread.run = self
 
-    def __call__(self) -> None:
+    def __call__(self, *_: Any) -> None:
+        # Sentry's calls what it wraps with the thread.
         run, context, came_from = self._run, self._context, self._came_from
         self.remove()
         if context is not None:
@@ -180,35 +197,35 @@ class _Run:
         self._thread = self._context = self._run = self._before = None
 
 
-def _unprepare(thread: threading.Thread) -> None:
-    run = vars(thread).get("run")
-    if isinstance(run, _Run):
-        run.remove()
-
-
 def _submit(hook: Hook) -> Callable[..., Any]:
     """`ThreadPoolExecutor.submit`: each job is bound to the context it was submitted in."""
     original = hook.original
 
     @functools.wraps(original)
     def submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if not hook.active or is_bound(fn):
+        if not hook.active:
             return original(self, fn, *args, **kwargs)
-        if _mode == CARRY:
-            if _INHERITS:  # the pool's thread, if one is started for it, must not get ours
-                return Context().run(original, self, copy_context().run, fn, *args, **kwargs)
-            return original(self, copy_context().run, fn, *args, **kwargs)
-        came_from = contained(spawning, _came_from)
-        if came_from is None:
-            return original(self, fn, *args, **kwargs)
-        return original(self, _watched, came_from, fn, *args, **kwargs)
+        job = fn
+        if spawning.working:
+            try:
+                job = _job(fn, sys._getframe(1))
+            except Exception as error:
+                spawning.failed(error)
+        if _INHERITS and _mode == CARRY:
+            # The pool's thread, if one is started for it, must not get this context.
+            return Context().run(original, self, job, *args, **kwargs)
+        return original(self, job, *args, **kwargs)
 
     return submit
 
 
-def _came_from() -> Origin | None:
-    frame = caller()
-    return None if frame is None else origin(frame)
+def _job(fn: Any, frame: FrameType) -> Any:
+    if is_bound(fn):
+        return fn
+    if _mode == CARRY:
+        return functools.partial(copy_context().run, fn)
+    came_from = origin(caller(frame) or frame)
+    return fn if came_from is None else functools.partial(_watched, came_from, fn)
 
 
 def _watched(came_from: Origin, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -254,9 +271,11 @@ _GREENLETS: Final = (
         ("apply", "apply_async", "imap", "imap_unordered", "map", "map_async"),
     ),
     ("gevent.threadpool:ThreadPool", ("spawn",)),
+    ("gevent.threadpool:ThreadPoolExecutor", ("submit",)),
 )
 _TABLE: Final = (
     _Patch("threading:Thread", "start", _start),
-    _Patch("concurrent.futures.thread:ThreadPoolExecutor", "submit", _submit),
+    _Patch("threading:Timer", "start", _start, inherited=True),
+    _Patch(f"{_POOLS}:ThreadPoolExecutor", "submit", _submit),
     *(_Patch(owner, name, _bind_first) for owner, names in _GREENLETS for name in names),
 )

@@ -11,6 +11,7 @@ from asok_trace.frameworks import base
 from asok_trace.stamp import tracing
 
 opening: Final = Piece("opening the scope of a task or job")
+closing: Final = Piece("closing the scope of a task or job", then="the next is tried again")
 forgetting: Final = Piece("letting the request of a task go")
 explaining: Final = Piece("explaining why a task has no request")
 
@@ -39,10 +40,7 @@ class Work:
 
     def __enter__(self) -> Scope:
         self._before = ACTIVE.get()
-        ACTIVE.set(self.scope)
-        spans = tracing.work_spans()
-        if spans is not None:
-            contained(tracing.tracing_work, self._start, spans)
+        contained(opening, self._open)
         return self.scope
 
     def __exit__(
@@ -51,15 +49,24 @@ class Work:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        attempted(closing, self._close, exc)
+        before = self._before
+        # No token: a reset in another context would raise into the host's code.
+        ACTIVE.set(before if before is not None and before._running else None)
+
+    def _open(self) -> None:
+        ACTIVE.set(self.scope)
+        spans = tracing.work_spans()
+        if spans is not None:
+            contained(tracing.tracing_work, self._start, spans)
+
+    def _close(self, exc: BaseException | None) -> None:
         scope = self.scope
         error = exc or self.error or scope._error
         if self._span is not None:
             attempted(tracing.tracing_work, self._span.end, scope, error, self.status)
         scope.close()
         self._span = self.error = None
-        before = self._before
-        # No token: a reset in another context would raise into the host's code.
-        ACTIVE.set(before if before is not None and before._running else None)
 
     def _start(self, spans: Any) -> None:
         origin = self._origin
@@ -97,7 +104,9 @@ def explain(error: BaseException, note: Callable[[], str]) -> None:
 def _explain(error: BaseException, note: Callable[[], str]) -> None:
     if not isinstance(error, RuntimeError):
         return
-    said = str(error)
+    said = error.args[0] if error.args else ""
+    if not isinstance(said, str):
+        return
     if any(said.startswith(framework.complaints) for framework in base.loaded()):
         text = note()
         if text not in getattr(error, "__notes__", ()):

@@ -2,13 +2,15 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from contextvars import Context, copy_context
 from typing import Any, Final, TypeVar
 
 from asok_trace.core.callsite import Callsite, caller
 from asok_trace.core.errors import contained
 from asok_trace.core.fork import fork
+from asok_trace.core.scope import Scope
 from asok_trace.frameworks import lookup
 from asok_trace.propagate.steps import awaited
 from asok_trace.propagate.streams import within
@@ -45,22 +47,32 @@ def wrap(fn: _Function, *, outlive: bool = False) -> _Function:
         TypeError: ``fn`` is a coroutine, or cannot be called.
     """
     _refuse(fn, "wrap")
+    if outlive and _is_generator_function(fn):
+        raise TypeError(
+            f"wrap({fn!r}, outlive=True) cannot be: a generator's body runs in pieces, whenever "
+            f"somebody iterates it. Use wrap_stream() on what it returns, or wrap the function "
+            f"that iterates it."
+        )
     origin = lookup.here() if outlive else None
     if origin is None:
         return _bound(fn, copy_context().copy)
     captured = without_request()
     name = name_of(fn)
-    template = fork(origin, "task", name)
+    template: Scope | None = contained(opening, fork, origin, "task", name)
     frame = caller()
     site = None if frame is None else Callsite(frame.f_code, frame.f_lasti)
 
     def opened() -> tuple[Context, Work | None]:
-        work: Work | None = contained(
-            opening, lambda: Work(fork(template, "task", name), origin=origin)
-        )
+        work: Work | None = None
+        if template is not None:
+            work = contained(opening, _work, template, name, origin)
         return captured.copy(), work
 
     return _outliving(fn, opened, functools.partial(_note, name, site))
+
+
+def _work(template: Scope, name: str, origin: Scope) -> Work:
+    return Work(fork(template, "task", name), origin=origin)
 
 
 def detach(fn: _Function) -> _Function:
@@ -108,13 +120,22 @@ def _refuse(fn: object, verb: str) -> None:
 
 
 def _is_coroutine_function(fn: Any) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
-        getattr(fn, "__call__", None)  # noqa: B004  # an object may have an async one
-    )
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(_call(fn))
 
 
 def _is_generator_function(fn: Any) -> bool:
-    return inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
+    return any(
+        inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        for function in (fn, _call(fn))
+    )
+
+
+def _call(fn: Any) -> Any:
+    """The method that calling ``fn`` runs, which of an object may be asynchronous. Of its class:
+    a class itself has one for its instances."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return getattr(type(fn), "__call__", None)  # noqa: B004
 
 
 def _bound(fn: _Function, make: Callable[[], Context]) -> _Function:
@@ -147,48 +168,43 @@ def _outliving(
     fn: _Function, opened: Callable[[], tuple[Context, Work | None]], note: _Note
 ) -> _Function:
     """Return ``fn`` so that each run of it is a unit of work of its own."""
-    if _is_generator_function(fn):
-        raise TypeError(
-            f"wrap({fn!r}, outlive=True) cannot be: a generator's body runs in pieces, whenever "
-            f"somebody iterates it. Use wrap_stream() on what it returns, or wrap the function "
-            f"that iterates it."
-        )
     run: Callable[..., Any]
     if _is_coroutine_function(fn):
 
         async def run(*args: Any, **kwargs: Any) -> Any:
             context, work = opened()
-            return await awaited(context, _worked_async(work, fn, args, kwargs, note))
+            return await context.run(_worked, context, work, fn, args, kwargs, note)
 
     else:
 
         def run(*args: Any, **kwargs: Any) -> Any:
             context, work = opened()
-            return context.run(_worked, work, fn, args, kwargs, note)
+            return context.run(_worked, context, work, fn, args, kwargs, note)
 
     return _marked(run, fn)
 
 
-def _worked(work: Work | None, fn: Any, args: Any, kwargs: Any, note: _Note) -> Any:
-    try:
-        if work is None:
-            return fn(*args, **kwargs)
-        with work:
-            return fn(*args, **kwargs)
-    except BaseException as error:
-        explain(error, note)
-        raise
+def _worked(
+    context: Context, work: Work | None, fn: Any, args: Any, kwargs: Any, note: _Note
+) -> Any:
+    with ExitStack() as end:
+        end.push(functools.partial(_explained, note))
+        if work is not None:
+            end.enter_context(work)
+        result = fn(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            return awaited(context, _finished(result, end.pop_all()))
+        return result
 
 
-async def _worked_async(work: Work | None, fn: Any, args: Any, kwargs: Any, note: _Note) -> Any:
-    try:
-        if work is None:
-            return await fn(*args, **kwargs)
-        with work:
-            return await fn(*args, **kwargs)
-    except BaseException as error:
+async def _finished(coroutine: Coroutine[Any, Any, Any], end: ExitStack) -> Any:
+    with end:
+        return await coroutine
+
+
+def _explained(note: _Note, _type: object, error: BaseException | None, _trace: object) -> None:
+    if error is not None:
         explain(error, note)
-        raise
 
 
 def _note(name: str, site: Callsite | None) -> str:

@@ -232,6 +232,10 @@ _ASGI_ONE_LINE = (
     ),
 )
 
+GEVENT = next(server for server in SERVERS if server.name == "gunicorn-gevent")
+"""Greenlets in place of threads. An async page is beyond asok there: it runs an event loop within
+the thread of another."""
+
 
 @dataclass(frozen=True)
 class Framework:

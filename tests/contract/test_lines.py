@@ -161,25 +161,14 @@ def test_lines_of_no_request(site: Site) -> None:
         assert not STAMP & line.keys()
 
 
-@where(lambda server: server.interface == "wsgi", of="asok")
+@where(of="asok")
 def test_lines_of_a_page_that_is_generated(site: Site) -> None:
-    """A static page is rendered for a Request that asok makes up, which has no address; its lines
-    have the id, the ip and the path of the request that asked for it."""
+    """A static page is rendered for a Request that asok makes up, which has no address, and under
+    ASGI on a thread of its own; its lines have the id, the ip and the path of the request that
+    asked for it."""
     reply, lines = site.exchange("GET", f"/generated/{site.server.name}")
     said = saying(said_by_views(lines), "generated")
     assert len(said) == 2
     assert {line["request_id"] for line in said} == {reply.id}
     assert {line["path"] for line in said} == {f"/generated/{site.server.name}"}
     assert {line.get("ip") for line in said} == {site.server.ip}
-
-
-@where(lambda server: server.interface == "asgi", of="asok")
-def test_lines_of_a_page_that_is_generated_under_asgi(site: Site) -> None:
-    """There asok renders it in a thread with an empty context, whose lines nobody can claim; all
-    others of the request have its id."""
-    reply, lines = site.exchange("GET", f"/generated/{site.server.name}")
-    said = saying(said_by_views(lines), "generated")
-    assert len(said) == 2
-    assert not any(STAMP & line.keys() for line in said)
-    others = [line for line in of_application(site, lines) if line not in said]
-    assert {line["request_id"] for line in others} == {reply.id}

@@ -212,6 +212,7 @@ def test_background(shop: Site, lines: list[Line], client: Client, ended: bool) 
     jobs[0].result(DEADLINE)
     assert_works(named(lines, "background()"))
     assert named(lines, "background()")["request_id"] == request_id
+    assert named(lines, "background()")["task"] == "task"
 
 
 def test_websocket_handlers(sockets: Sockets, lines: list[Line]) -> None:
@@ -299,7 +300,8 @@ def test_module_level(
 
 @clients
 def test_schedule(shop: Site, lines: list[Line], client: Client) -> None:
-    """``schedule()`` jobs: RuntimeError, also for one that a page has started; no request id."""
+    """``schedule()`` jobs: RuntimeError, also for one that a page has started; each run has an id
+    of its own, and nothing of the page's."""
     raised: list[BaseException] = []
     started: list[Any] = []
 
@@ -316,13 +318,16 @@ def test_schedule(shop: Site, lines: list[Line], client: Client) -> None:
         return "page"
 
     shop.views["render"] = page
-    client(shop, "GET")
+    of_page = client(shop, "GET")
     started[0].cancel()
     started[0]._thread.join(DEADLINE)
     assert OUTSIDE in str(raised[0])
     of_job = [line for line in lines if line["event"] == "schedule()"]
     assert {line["known"] for line in of_job} == {False}
-    assert not any("request_id" in line for line in of_job)
+    assert [line["run"] for line in of_job] == [str(run + 1) for run in range(len(of_job))]
+    assert {line["task"] for line in of_job} == {"job"}
+    assert len({of_page, *(line["request_id"] for line in of_job)}) == 1 + len(of_job)
+    assert not any({"path", "ip", "user"} & line.keys() for line in of_job)
 
 
 def test_bool_tells_outside(shop: Site) -> None:

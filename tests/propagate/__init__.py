@@ -1,0 +1,1 @@
+"""Across: what leaves a request takes its context along."""
