@@ -99,13 +99,13 @@ EVENTS = ["begun", "spawn", "spawn_later", "pool", "group", "thread", "job", "it
 @pytest.fixture
 def spawning(tmp_path: Path) -> Iterator[Site]:
     """A site with one page, which spawns everything that there is to spawn."""
-    app = tmp_path / "spawning"
+    app = tmp_path / "spawning_app"
     (app / "src" / "pages" / "slow").mkdir(parents=True)
     (app / "wsgi.py").write_text(WSGI)
     (app / "meeting.py").write_text(MEETING)
     (app / "src" / "pages" / "slow" / "page.py").write_text(PAGE)
     shutil.copytree(APPS / "common", app, dirs_exist_ok=True)
-    site = Site(Framework("asok", str(app), (), (), ()), GEVENT, tmp_path / "site")
+    site = Site(Framework(str(tmp_path / "spawning"), (), (), (), ()), GEVENT, tmp_path / "site")
     (tmp_path / "site").mkdir()
     try:
         site.start()
