@@ -1,6 +1,6 @@
 # Each target sets itself up: Python 3.11 or newer, make and git are enough.
 #
-#   make demo    serve the example shop to two users at once and check every line it logs
+#   make demo    serve the examples to several users at once and check every line they log
 #   make test    the test suite
 #   make lint    ruff and mypy --strict
 #   make suites  Flask's own test suite, with every application instrumented and without
@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/shop/demo.py
+	$(BIN)/python examples/flask_shop/demo.py
+	$(BIN)/python examples/quart_chat/demo.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

@@ -131,6 +131,10 @@ class _Asok:
         return UNKNOWN
 
     @staticmethod
+    def handed(request: Any) -> Any:
+        return request
+
+    @staticmethod
     def told_by(request: Any) -> object:
         state = request.__dict__
         user = state["_user_instance"] if state["_auth_resolved"] else None

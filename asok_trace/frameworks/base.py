@@ -99,6 +99,9 @@ class Framework(Protocol):
     def peek(self, request: Any) -> object:
         """The user's primary key, None for nobody, UNKNOWN; read without any side effect."""
 
+    def handed(self, request: Any) -> Any:
+        """What the application knows as the request: what its ``user=`` resolver is called with."""
+
     def told_by(self, request: Any) -> object:
         """An object that `peek` would have to find changed before it answered otherwise, by
         which `live` tells that nothing changed; UNKNOWN if there is none. No side effect."""

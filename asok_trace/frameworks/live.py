@@ -31,7 +31,7 @@ def live_owned(framework: Framework, resolver: Resolver | None) -> Live:
     is asked on every line.
     """
     current = framework.reader()
-    peek = framework.peek if resolver is None else _guarded(resolver)
+    peek = framework.peek if resolver is None else _guarded(framework, resolver)
 
     def look(scope: Scope, request: Any) -> Fields:
         try:
@@ -79,7 +79,7 @@ def live_owned(framework: Framework, resolver: Resolver | None) -> Live:
 def live_unowned(framework: Framework, resolver: Resolver | None) -> Live:
     """For the scopes that no gateway opened. The request is looked up, never held: a scope
     that is kept on the request would keep it alive in a circle."""
-    peek = framework.peek if resolver is None else _guarded(resolver)
+    peek = framework.peek if resolver is None else _guarded(framework, resolver)
 
     def live(scope: Scope) -> Fields:
         try:
@@ -119,7 +119,7 @@ def live_closed(framework: Framework) -> Live:
 _resolving: ContextVar[bool] = ContextVar("asok_trace_resolving", default=False)
 
 
-def _guarded(resolver: Resolver) -> Resolver:
+def _guarded(framework: Framework, resolver: Resolver) -> Resolver:
     """Return ``resolver`` so that it cannot recurse and its failure is reported once."""
     report = Piece(
         f"the user= resolver {getattr(resolver, '__qualname__', resolver)!r}",
@@ -131,7 +131,7 @@ def _guarded(resolver: Resolver) -> Resolver:
             return UNCHANGED
         entered = _resolving.set(True)
         try:
-            raw = resolver(request)
+            raw = resolver(framework.handed(request))
             if raw is None or isinstance(raw, (str, int)):
                 return raw
             return text.clean(raw, text.USER_LIMIT)  # here, for its __str__ may log or raise

@@ -31,6 +31,8 @@ class Pallets(Plain):
         self._entries = entries
         # The module that was read, and its variables that may hold a request.
         self._known: tuple[Any, Sequence[ContextVar[Any]]] = (None, ())
+        # Whether the application's variable is the request's as well.
+        self._merged = False
 
     def entries(self, app: object) -> Sequence[Entry]:
         names = [(cls.__module__, cls.__name__) for cls in type(app).__mro__]
@@ -49,7 +51,8 @@ class Pallets(Plain):
         if self._known[0] is not module:
             # Not by getattr: the newest layouts warn of names that are gone.
             known = vars(module)
-            names = ("_cv_request", "_cv_websocket") if "_cv_request" in known else ("_cv_app",)
+            self._merged = "_cv_request" not in known
+            names = ("_cv_app",) if self._merged else ("_cv_request", "_cv_websocket")
             self._known = module, tuple(known[name] for name in names if name in known)
         return self._known[1]
 
@@ -86,6 +89,9 @@ class Pallets(Plain):
     def cookies(self, request: Any) -> str:
         """The Cookie header of ``request``."""
         raise NotImplementedError
+
+    def handed(self, request: Any) -> Any:
+        return request_of(request)
 
     def peek(self, request: Any) -> object:
         # Never the extensions' `current_user`: its first read is a query, may write the session,
@@ -134,19 +140,66 @@ class Pallets(Plain):
         g = getattr(holder, "__dict__", {}).get("g")
         return getattr(g, "__dict__", {})
 
+    def told_by(self, request: Any) -> object:
+        """All that `peek` looks at, to be compared with what is there by then."""
+        state = vars(request)
+        kept = self._kept(request)
+        name = "_session" if "_session" in state else "session"
+        session = state.get(name)
+        values = session if isinstance(session, dict) else _NOTHING
+        extensions = state["app"].extensions.get("QUART_AUTH", ())
+        auth = next((found.attribute_name for found in extensions), "")
+        return (
+            (state, name, session, values, kept, auth),
+            (_get(values, "_user_id"), _get(values, "user_id")),
+            (kept.get("_login_user"), kept.get(auth)),
+        )
+
+    def reader(self) -> Callable[[], Any]:
+        holders = self._holders()
+        requests = holders[0].get
+        sockets = holders[1].get if len(holders) > 1 else _none
+        known: set[type] = set()
+
+        def read() -> Any:
+            request = requests(None)
+            if type(request) in known and sockets(None) is None:
+                return request
+            # One of both, a new kind, or none.
+            request = self.current()
+            if request is not None and not self._merged:
+                known.add(type(request))
+            return request
+
+        return read
+
     def live(self, look: Callable[[Scope, Any], Fields]) -> Live:
-        current, peek = self.current, self.peek
+        current = self.reader()
 
         def live(scope: Scope) -> Fields:
             request = current()
             own: Any = scope._own
             if own is not None and own[0] is request:
-                raw = peek(request)
-                if raw is scope._peeked or raw is UNCHANGED:
+                # As peek() has it, but for what cannot have changed since.
+                (state, name, session, values, kept, auth), in_session, on_g = own[1]
+                if (
+                    state.get(name) is session
+                    and _get(values, "_user_id") is in_session[0]
+                    and _get(values, "user_id") is in_session[1]
+                    and kept.get("_login_user") is on_g[0]
+                    and kept.get(auth) is on_g[1]
+                ):
                     return scope._fields
             return look(scope, request)
 
         return live
+
+
+_NOTHING: dict[str, Any] = {}
+
+
+def _none(_default: None) -> None:
+    """A variable that this layout does not have."""
 
 
 def _logged_in(user: Any, key: object, manager: Any) -> object:

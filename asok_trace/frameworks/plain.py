@@ -46,6 +46,9 @@ class Plain:
     def peek(self, request: Any) -> object:
         return UNKNOWN
 
+    def handed(self, request: Any) -> Any:
+        return request
+
     def told_by(self, request: Any) -> object:
         return UNKNOWN
 

@@ -126,7 +126,7 @@ def test_another_application_context_is_no_logout(shop: Shop, lines: list[Line])
 
 
 def test_a_custom_resolver_wins(lines: list[Line]) -> None:
-    """``user=`` gets the request's context and is asked in place of the peek."""
+    """``user=`` gets Flask's own request and is asked in place of the peek."""
     import asok_trace
 
     shop = Shop(lambda app: app)
@@ -136,8 +136,8 @@ def test_a_custom_resolver_wins(lines: list[Line]) -> None:
     def page() -> None:
         say("inside")
 
-    def resolver(context: Any) -> str:
-        return f"by {context.request.path}"
+    def resolver(request: Any) -> str:
+        return f"by {request.path}"
 
     with asok_trace.instrument(shop.app, user=resolver):
         shop.get("/page")
