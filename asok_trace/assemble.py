@@ -1,20 +1,17 @@
 """Put the parts together: hook up an application, its framework, and a framework's worker."""
 
-import inspect
 import pkgutil
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from asok_trace import callables, config
-from asok_trace.core.errors import ConfigError, contained
+from asok_trace.core.errors import ConfigError
 from asok_trace.core.hooks import Handle, Hook
-from asok_trace.core.names import CARRIED
-from asok_trace.core.scope import ACTIVE
 from asok_trace.core.settings import CARRY, OFF, Settings, default, set_default
-from asok_trace.frameworks import base, lookup
+from asok_trace.frameworks import base
 from asok_trace.frameworks.base import Entry, Framework
-from asok_trace.gateway import asgi, exchange, message, wsgi
+from asok_trace.gateway import asgi, message, notes, wsgi
 from asok_trace.gateway.exchange import Gate
 from asok_trace.propagate import elsewhere, jobs
 from asok_trace.propagate.threads import propagate_threads
@@ -31,7 +28,7 @@ def instrument(app: Any, *, interface: str | None = None, **settings: Any) -> Ha
     What the framework itself starts elsewhere goes on from its request: background jobs, mail,
     jobs on a queue; each run of a scheduled function is a unit of work.
 
-    Wraps the entries of an Asok application on the object itself; ``app`` stays the object it
+    Wraps the entries of the application on the object itself; ``app`` stays the object it
     was. Doing it again changes nothing and returns the same handle. Costs a sixth of what
     Asok takes for an empty page; with a tracer provider, about what OpenTelemetry's own WSGI
     middleware does.
@@ -217,93 +214,13 @@ def _leave(owner: Any, marks: dict[str, _Shared], attribute: str) -> None:
             delattr(owner, _MARK)
 
 
-def _environ(hook: Hook, _gate: Gate) -> Callable[..., Any]:
-    """The environ that the framework builds of an ASGI request carries its scope as well."""
-
-    def build(*args: Any, **kwargs: Any) -> Any:
-        environ = hook.original(*args, **kwargs)
-        if hook.active:
-            contained(exchange.opening, environ.setdefault, CARRIED, ACTIVE.get())
-        return environ
-
-    return build
-
-
-def _route(hook: Hook, gate: Gate) -> Callable[..., Any]:
-    """Note the route as soon as the framework has found it."""
-
-    def resolve(*args: Any, **kwargs: Any) -> Any:
-        found = hook.original(*args, **kwargs)
-        if hook.active:
-            contained(exchange.routing, _note_route, gate, found)
-        return found
-
-    return resolve
-
-
-def _note_route(gate: Gate, found: Any) -> None:
-    scope = ACTIVE.get()
-    if scope is not None and scope._open:
-        if found not in gate.routes:
-            gate.routes[found] = gate.framework.route(gate.app, found)
-        scope._route = gate.routes[found]
-
-
-def _dispatch(hook: Hook, gate: Gate) -> Callable[..., Any]:
-    """Note what the framework knows while its request is current: at first the route, and the
-    address as middleware may have corrected it; at last the user."""
-
-    def dispatch(*args: Any, **kwargs: Any) -> Any:
-        if not hook.active:
-            return hook.original(*args, **kwargs)
-        contained(exchange.routing, _note_request, gate)
-        result = hook.original(*args, **kwargs)
-        if inspect.iscoroutine(result):
-            return finished(result)
-        contained(exchange.routing, lookup.facts)
-        return result
-
-    async def finished(dispatching: Coroutine[Any, Any, Any]) -> Any:
-        result = await dispatching
-        contained(exchange.routing, lookup.facts)
-        return result
-
-    return dispatch
-
-
-def _note_request(gate: Gate) -> None:
-    scope = ACTIVE.get()
-    request = gate.framework.current()
-    if scope is not None and scope._open and request is not None:
-        scope._route = gate.framework.route(gate.app, gate.framework.matched(request))
-        if gate.framework.carried(request) is scope:
-            scope.locate(gate.framework.facts(request)[0])
-
-
-def _error(hook: Hook, _gate: Gate) -> Callable[..., Any]:
-    """Note the exception that the framework makes an error page of."""
-
-    def respond(*args: Any, **kwargs: Any) -> Any:
-        if hook.active:
-            contained(exchange.routing, _note_error, args)
-        return hook.original(*args, **kwargs)
-
-    return respond
-
-
-def _note_error(args: tuple[Any, ...]) -> None:
-    scope = ACTIVE.get()
-    if scope is not None and scope._open:
-        scope._error = next((arg for arg in args if isinstance(arg, BaseException)), None)
-
-
 _MAKERS: dict[str, Callable[[Hook, Gate], Any]] = {
     "wsgi": wsgi.gateway,
     "asgi": asgi.gateway,
-    "environ": _environ,
-    "route": _route,
-    "dispatch": _dispatch,
-    "error": _error,
+    "environ": notes.environ,
+    "route": notes.route,
+    "dispatch": notes.dispatch,
+    "error": notes.error,
     "connect": partial(message.gateway, event="connect"),
     "message": partial(message.gateway, event="message"),
     "disconnect": partial(message.gateway, event="disconnect"),
@@ -317,10 +234,9 @@ _SHARED: dict[str, Callable[[Hook, Framework], Any]] = {
     "verified": jobs.verified,
     "job_failed": jobs.job_failed,
     "outlive": elsewhere.outlive,
-    "failure_log": elsewhere.failure_log,
     "awaited": elsewhere.awaitable,
     "cron": elsewhere.cron,
     "cron_turn": elsewhere.turn,
-    "error_log": message.error_log,
+    "error_log": notes.error_log,
     "received": asgi.received,
 }

@@ -76,6 +76,7 @@ ASSEMBLE = (
         "gateway.dialogue",
         "gateway.exchange",
         "gateway.message",
+        "gateway.notes",
         "gateway.wsgi",
         "propagate.elsewhere",
         "propagate.jobs",

@@ -32,7 +32,7 @@ _APP = (
     Entry("_execute_local_attempt", "attempt", "asok.background"),
     Entry("_build_job_dict", "queued", "asok.background"),
     Entry("_do_send", "outlive", "asok.mail:Mail"),
-    Entry("error", "failure_log", "asok.mail:logger"),
+    Entry("error", "error_log", "asok.mail:logger"),
     Entry("async_to_sync", "awaited", "asok.core.asgi"),
     Entry("_execute_task_safe", "cron", "asok.scheduler:ScheduledTask"),
     Entry("_acquire_distributed_lock", "cron_turn", "asok.scheduler:ScheduledTask"),

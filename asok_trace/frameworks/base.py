@@ -26,12 +26,11 @@ class Entry(NamedTuple):
     ``error``: one of its arguments is an exception, of which it makes an error page. ``connect``,
     ``message`` and ``disconnect``: called with what `Framework.connection` reads. ``received``:
     a method of an ASGI WebSocket, returns its next message. ``error_log``: the method of a logger
-    that reports the exceptions of messages and scheduled functions.
+    that reports the exceptions of messages, scheduled functions and tasks.
 
     Of work that leaves the request: ``job`` runs a job in this process, retries included,
     ``attempt`` each one of them; ``queued`` returns the dict of a job for another process.
-    ``outlive`` is handed to a thread by its attribute; ``failure_log`` is the
-    method of a logger that is told if it fails. ``awaited`` runs an awaitable in another
+    ``outlive`` is handed to a thread by its attribute. ``awaited`` runs an awaitable in another
     thread. ``cron`` runs a scheduled function, if ``cron_turn`` says that it is its turn. In a
     process of its own, ``consume`` handles one raw job: ``verified`` returns its dict, and
     ``job_failed`` is called where it has failed.

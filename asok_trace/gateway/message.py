@@ -1,6 +1,5 @@
 """The message gateway: a scope per WebSocket message, and for the connection's two ends."""
 
-import sys
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -12,13 +11,12 @@ from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.hooks import Hook
 from asok_trace.core.scope import ACTIVE, Scope
 from asok_trace.frameworks import otel
-from asok_trace.frameworks.base import Connection, Framework
+from asok_trace.frameworks.base import Connection
 from asok_trace.gateway.exchange import Gate
 from asok_trace.stamp import tracing
 
 opening: Final = Piece("opening the scope of a WebSocket message")
 activating: Final = Piece("making the request current in a WebSocket handler")
-noting: Final = Piece("noting the error of a WebSocket handler")
 closing: Final = Piece(
     "closing the scope of a WebSocket message", then="the next message is tried again"
 )
@@ -132,25 +130,3 @@ def _id(connection: Connection, trust_incoming: bool) -> str:
         return known
     incoming = ids.accept(connection.incoming_id) if trust_incoming else None
     return _ids.setdefault(connection.key, incoming or ids.make())
-
-
-def error_log(hook: Hook, _framework: Framework) -> Callable[..., None]:
-    """Note the exceptions that are reported to a logger, as errors of the message or scheduled
-    run they happened in: the framework swallows them.
-
-    Not by a filter: a logger that is disabled, as `dictConfig` does by default, asks none.
-    """
-
-    def error(*args: Any, **kwargs: Any) -> None:
-        if hook.active and kwargs.get("exc_info"):
-            contained(noting, _note, sys.exception())
-        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the line is not ours
-        hook.original(*args, **kwargs)
-
-    return error
-
-
-def _note(error: BaseException | None) -> None:
-    scope = ACTIVE.get()
-    if scope is not None and scope._open and scope._kind in ("message", "cron"):
-        scope._error = error

@@ -1,7 +1,6 @@
 """What a framework itself runs in other threads: mail, awaitables, scheduled functions."""
 
 import inspect
-import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Final
@@ -9,7 +8,7 @@ from typing import Any, Final
 from asok_trace.core import ids, names, settings
 from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.hooks import Hook
-from asok_trace.core.scope import ACTIVE, Scope, bindable
+from asok_trace.core.scope import Scope, bindable
 from asok_trace.frameworks import otel
 from asok_trace.frameworks.base import Framework
 from asok_trace.propagate.steps import awaited
@@ -17,7 +16,6 @@ from asok_trace.propagate.work import Work, without_request
 from asok_trace.propagate.wrap import name_of, wrap
 
 carrying: Final = Piece("carrying the context into a thread of the framework")
-noting: Final = Piece("noting the failure of a task", then="its span does not say so")
 scheduling: Final = Piece("opening the scope of a scheduled run")
 closing_run: Final = Piece("closing the scope of a scheduled run", then="the next is tried again")
 
@@ -46,24 +44,6 @@ def wrap_outliving(function: Callable[..., Any]) -> Callable[..., Any]:
 def outlive(hook: Hook, _framework: Framework) -> Any:
     """A function that the framework hands to a thread: `wrap(outlive=True)` as it does."""
     return _Outliving(hook)
-
-
-def failure_log(hook: Hook, _framework: Framework) -> Callable[..., None]:
-    """The method of a logger that the framework tells of a failed task, and nobody else."""
-
-    def error(*args: Any, **kwargs: Any) -> None:
-        if hook.active:
-            contained(noting, _note, sys.exception())
-        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the line is not ours
-        hook.original(*args, **kwargs)
-
-    return error
-
-
-def _note(error: BaseException | None) -> None:
-    scope = ACTIVE.get()
-    if scope is not None and scope._open and scope._kind == "task":
-        scope._error = error
 
 
 def awaitable(hook: Hook, _framework: Framework) -> Callable[..., Any]:

@@ -77,7 +77,7 @@ class Work:
 def without_request() -> Context:
     """Return a copy of this context in which no request is current and no scope is active."""
     found: Context | None = contained(forgetting, _without_request)
-    return Context() if found is None else found
+    return copy_context() if found is None else found
 
 
 def _without_request() -> Context:

@@ -14,10 +14,9 @@ from flask import Flask
 from quart import Quart
 
 import asok_trace
-from asok_trace import assemble
 from asok_trace.core.scope import ACTIVE, Scope
 from asok_trace.frameworks import asgi_scope, environ, flask, pallets, quart
-from asok_trace.gateway import asgi, wsgi
+from asok_trace.gateway import asgi, notes, wsgi
 
 
 class BrokenError(Exception):
@@ -101,8 +100,8 @@ SITES: dict[str, tuple[Callable[[], Any], Callable[[Any], list[Answer]], Any]] =
 
 SHARED = {
     "pallets.request_of": pallets,
-    "assemble._note_request": assemble,
-    "assemble._note_error": assemble,
+    "notes._note_request": notes,
+    "notes._note_error": notes,
     "Scope.fresh": Scope,
     "Scope.locate": Scope,
     "framework.carried": None,

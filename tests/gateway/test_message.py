@@ -30,7 +30,7 @@ from asok_trace.core import ids, text
 from asok_trace.core.errors import ConfigError
 from asok_trace.core.scope import ACTIVE, Scope
 from asok_trace.frameworks.asok import FRAMEWORK
-from asok_trace.gateway import message
+from asok_trace.gateway import message, notes
 from asok_trace.stamp import server_span, tracing
 from tests.gateway import sites
 from tests.gateway.sites import Line, Site, named, say
@@ -935,7 +935,7 @@ PARTS: dict[str, Any] = {
     "message.Scope": message,
     "message._Visit": message,
     "message._id": message,
-    "message._note": message,
+    "notes._note_reported": notes,
     "Visit._activate": message._Visit,
     "Visit._trace": message._Visit,
     "scope.fresh": Scope,

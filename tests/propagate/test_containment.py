@@ -23,6 +23,7 @@ from asok_trace import assemble
 from asok_trace.core.scope import ACTIVE, Scope
 from asok_trace.frameworks import lookup
 from asok_trace.frameworks.asok import FRAMEWORK
+from asok_trace.gateway import notes
 from asok_trace.propagate import carrier, elsewhere, jobs, work, wrap
 from asok_trace.stamp import work_span
 from tests.gateway.sites import Reply, Site
@@ -51,7 +52,7 @@ PARTS: dict[str, Any] = {
     "jobs.fork": jobs,
     "jobs.Work": jobs,
     "elsewhere.wrap_outliving": elsewhere,
-    "elsewhere._note": elsewhere,
+    "notes._note_reported": notes,
     "elsewhere._in_this_context": elsewhere,
     "elsewhere.awaited": elsewhere,
     "elsewhere.without_request": elsewhere,
@@ -65,14 +66,14 @@ PARTS: dict[str, Any] = {
     "Work._open": work.Work,
     "Work._close": work.Work,
     "Work._start": work.Work,
-    "work._forget": work,
+    "work._without_request": work,
     "work._explain": work,
     "work_span.start": work_span,
     "WorkSpan.end": work_span.WorkSpan,
     "lookup.here": lookup,
     "framework.job": FRAMEWORK,
     "framework.queues_elsewhere": FRAMEWORK,
-    "framework.forget": FRAMEWORK,
+    "framework.variables": FRAMEWORK,
 }
 
 

@@ -54,7 +54,7 @@ def late() -> str:
 PARTS: dict[str, tuple[Any, str, str]] = {
     "fork": (wrapping, "fork", "opening the scope of a task or job"),
     "unit": (work.Work, "__init__", "opening the scope of a task or job"),
-    "forget": (FRAMEWORK, "forget", "letting the request of a task go"),
+    "forget": (FRAMEWORK, "variables", "letting the request of a task go"),
     "span": (work_span, "start", "tracing tasks and jobs"),
     "span's end": (work_span.WorkSpan, "end", "tracing tasks and jobs"),
 }
