@@ -4,13 +4,14 @@
 #   make test    the test suite
 #   make lint    ruff and mypy --strict
 #   make suites  Flask's own test suite, with every application instrumented and without
+#   make versions  the tests of Flask and Quart with older and newer versions of them
 #   make bench   what it costs, against a floor and against the usual recipes
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint suites bench clean
+.PHONY: demo test lint suites versions bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/shop/demo.py
@@ -27,6 +28,9 @@ lint: $(VENV)/.installed
 
 suites: $(VENV)/.installed
 	$(BIN)/python -m tests.suites
+
+versions: $(VENV)/.installed
+	$(BIN)/python -m tests.versions
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m tests.benchmarks
