@@ -14,6 +14,7 @@ from asok_trace.core import errors, settings
 from asok_trace.core.scope import ACTIVE, SERVED
 from asok_trace.frameworks import base
 from asok_trace.frameworks.base import Entry
+from asok_trace.gateway import wsgi
 from asok_trace.propagate import threads
 from asok_trace.stamp import structlog as stamp_structlog
 
@@ -71,6 +72,7 @@ def take_back_shared_hooks() -> None:
 @pytest.fixture(autouse=True)
 def clean() -> Iterator[None]:
     """Nothing one test leaves behind reaches the next."""
+    wsgi._dropped.clear()
     yield
     ACTIVE.set(None)
     SERVED.set(None)

@@ -7,6 +7,7 @@ needs: asok, flask, flask_login, quart, quart_auth
 
 import os
 import signal
+import sys
 import socket
 import subprocess
 import sysconfig
@@ -155,12 +156,17 @@ def from_both_workers(get: Get) -> dict[str, str]:
     return answers
 
 
+# Python 3.12 starts no thread any more when it ends, and gevent looks names up in one: what an HTTP
+# exporter has left then stays there.
+GEVENT = [] if sys.version_info[:2] == (3, 12) else [("flask", "gevent")]
+
+
 @pytest.mark.parametrize("preload", [False, True], ids=["after the fork", "preloaded"])
 @pytest.mark.parametrize(
     ("shop", "worker"),
     [
         *(("asok", "sync"), ("asok", "gthread")),
-        *(("flask", "sync"), ("flask", "gthread"), ("flask", "gevent")),
+        *(("flask", "sync"), ("flask", "gthread"), *GEVENT),
         *(("quart", "asgi"), ("quart", "uvicorn.workers.UvicornWorker")),
     ],
     indirect=["shop"],

@@ -1,6 +1,7 @@
 """The coming Flask has one context for the application and the request. It is not released: here
 stands a small copy of its `flask.globals` and `flask.ctx`, as its main branch has them."""
 
+import gc
 import sys
 import types
 import warnings
@@ -13,6 +14,7 @@ import pytest
 import asok_trace
 from asok_trace.core.scope import ACTIVE
 from asok_trace.frameworks import base
+from asok_trace.gateway import wsgi
 from tests.frameworks.said import Line, bare, say, stamped, users
 
 pytestmark = pytest.mark.usefixtures("sound")
@@ -119,6 +121,8 @@ Flask.__module__ = "flask.app"
 @pytest.fixture(autouse=True)
 def coming(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Flask's own modules are the coming ones, and none of Quart is loaded."""
+    gc.collect()  # streams that other tests have dropped would log their end here
+    wsgi._dropped.clear()
     module: Any = types.ModuleType("flask.globals")
     module._cv_app = ContextVar("flask.app_ctx")
 

@@ -82,16 +82,21 @@ def by_asgi(app: Any, method: str, path: str, headers: dict[str, str]) -> Exchan
         asked = asgi_scope(unquoted(path), method=method, headers=[*headers.items()], body=BODY)
         messages = [{"type": "http.request", "body": BODY, "more_body": False}]
 
+        whole = asyncio.Event()
+
         async def receive() -> Any:
             if messages:
                 return messages.pop()
-            return await asyncio.Event().wait()  # a client that stays
+            await whole.wait()  # a client that stays for the response
+            return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             if "headers" in message:
                 kept = [pair for pair in message["headers"] if pair[0] != HEADER.encode()]
                 message = {**message, "headers": kept}
             sent.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                whole.set()
 
         try:
             await app(asked, receive, send)
