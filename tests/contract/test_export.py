@@ -7,9 +7,9 @@ needs: asok, flask, flask_login, quart, quart_auth
 
 import os
 import signal
-import sys
 import socket
 import subprocess
+import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
