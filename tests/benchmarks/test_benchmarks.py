@@ -13,6 +13,7 @@ from tests.benchmarks.measure import ROOT
 NUMBER = re.compile(r"-?\d[\d,]*\.\d\d x")
 
 
+@pytest.mark.timeout(600)  # a process for each setting
 def test_a_quick_run_has_a_number_in_each_row(tmp_path: Path) -> None:
     """Every comparison is printed with a ratio, memory too, and nothing is left behind."""
     done = subprocess.run(
