@@ -99,20 +99,26 @@ def staying_asgi_client() -> Callable[[Any], None]:
     the end of the connection meanwhile."""
     loop = asyncio.new_event_loop()
 
-    async def send(app: Any) -> None:
-        asked = False
+    async def request(app: Any) -> None:
+        asked, whole = False, loop.create_future()
 
         async def receive() -> dict[str, Any]:
             nonlocal asked
             if asked:
-                await loop.create_future()
+                await whole
+                return {"type": "http.disconnect"}
             asked = True
             return await _receive()
 
-        await app(asgi_scope(), receive, _send)
+        async def send(message: dict[str, Any]) -> None:
+            await _send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                whole.set_result(None)
+
+        await app(asgi_scope(), receive, send)
 
     def asgi(app: Any) -> None:
-        loop.run_until_complete(send(app))
+        loop.run_until_complete(request(app))
 
     return asgi
 

@@ -18,7 +18,15 @@ ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".venv-versions"
 
 _FLASK = ("flask-login", "asgiref")
-_QUART = ("quart-auth", "starlette", "uvicorn", "hypercorn", "websockets", "httpx")
+_QUART = (
+    "quart-auth",
+    "quart-flask-patch",
+    "starlette",
+    "uvicorn",
+    "hypercorn",
+    "websockets",
+    "httpx",
+)
 _FLASK_TESTS = ("tests/frameworks/test_flask*.py",)
 _QUART_TESTS = (
     "tests/frameworks/test_quart*.py",
@@ -56,8 +64,13 @@ def interpreter(least: tuple[int, int]) -> str | None:
         return sys.executable
     name = "python{}.{}".format(*least)
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    versions = sorted(pyenv.glob("{}.{}.*/bin/python".format(*least)))
-    return shutil.which(name) or (str(versions[-1]) if versions else None)
+    found = [shutil.which(name), *sorted(pyenv.glob("{}.{}.*/bin/python".format(*least)))]
+    # pyenv puts a stand-in on the path for versions that are not chosen.
+    return next((str(path) for path in found if path and _runs(path)), None)
+
+
+def _runs(python: str | Path) -> bool:
+    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 def prepared(version: Version, python: str) -> Path:
