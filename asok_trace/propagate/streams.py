@@ -28,7 +28,7 @@ def wrap_stream(iterable: Any) -> Any:
 
     Returns:
         A generator for a generator, an async generator for what is asynchronous, else an
-        iterator with ``close()``. Costs half a microsecond per step.
+        iterator with ``close()``. Costs 0.1 microseconds per step of a generator.
 
     Raises:
         TypeError: ``iterable`` cannot be iterated, or is a function that makes generators.

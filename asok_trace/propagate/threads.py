@@ -62,7 +62,7 @@ def propagate_threads(mode: str = CARRY) -> Handle:
     a thread from starting.
 
     Process-wide; the latest call that is not undone holds. ``setup`` does it, ``instrument``
-    only on demand (``threads="carry"``). Costs 1 to 2 microseconds per thread or job.
+    only on demand (``threads="carry"``). Costs 2 microseconds per job, and 5 to 10 per thread.
 
     Args:
         mode: ``carry``; ``watch``, which changes nothing and remembers who started what during

@@ -30,8 +30,8 @@ def wrap(fn: _Function, *, outlive: bool = False) -> _Function:
 
     The context is captured now and copied for each run, so that one wrapped function may run in
     many threads at once. Wrap where the work is handed over, ``pool.submit(wrap(charge), 7)``;
-    as a decorator it would capture the context of the import. Costs 1 microsecond, and half a
-    microsecond per run.
+    as a decorator it would capture the context of the import. Costs 5 microseconds, and 1 per
+    run; with ``outlive`` 20, and 12 per run without a span.
 
     Args:
         fn: a function, coroutine function, generator function or any other callable.
