@@ -73,7 +73,7 @@ class from_carrier:  # noqa: N801  # reads as a verb: with from_carrier(headers,
         return work.__enter__()
 
     def __exit__(self, *exc_info: object) -> None:
-        self._entered.pop().__exit__(*exc_info)  # type: ignore[arg-type]
+        self._entered.pop().__exit__(*exc_info)  # type: ignore[arg-type]  # as they came
 
 
 def received(carrier: object, name: str, bound: Fields, **traced: Any) -> Work:

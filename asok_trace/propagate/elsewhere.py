@@ -32,13 +32,10 @@ class _Outliving:
 
     def __get__(self, instance: object, owner: object) -> Any:
         original = self._hook.original
-        bound = contained(carrying, wrap_outliving, original) if self._hook.active else None
+        bound = None
+        if self._hook.active:
+            bound = contained(carrying, lambda: wrap(original, outlive=True))
         return original if bound is None else bound
-
-
-def wrap_outliving(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`wrap(function, outlive=True)`."""
-    return wrap(function, outlive=True)
 
 
 def outlive(hook: Hook, _framework: Framework) -> Any:
@@ -87,14 +84,13 @@ def cron(hook: Hook, _framework: Framework) -> Callable[..., Any]:
 
 
 def _scheduled(task: Any) -> Work:
-    number = getattr(task, _RUNS, 0) + 1
     scope = Scope(
         ids.make(),
         "cron",
         name=name_of(task._fn),
         line=otel.line(),
         events=settings.default().log_events,
-        bound=bindable({names.RUN: number}),
+        bound=bindable({names.RUN: getattr(task, _RUNS, 0) + 1}),
     )
     work = Work(scope, made=True)
     setattr(task, _RUN, work)

@@ -135,7 +135,7 @@ def _call(fn: Any) -> Any:
     a class itself has one for its instances."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return getattr(type(fn), "__call__", None)  # noqa: B004
+    return getattr(type(fn), "__call__", None)  # noqa: B004  # the method, not whether
 
 
 def _bound(fn: _Function, make: Callable[[], Context]) -> _Function:

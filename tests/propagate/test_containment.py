@@ -51,7 +51,7 @@ PARTS: dict[str, Any] = {
     "jobs._put": jobs,
     "jobs.fork": jobs,
     "jobs.Work": jobs,
-    "elsewhere.wrap_outliving": elsewhere,
+    "elsewhere.wrap": elsewhere,
     "notes._note_reported": notes,
     "elsewhere._in_this_context": elsewhere,
     "elsewhere.awaited": elsewhere,
