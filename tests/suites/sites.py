@@ -82,6 +82,8 @@ def quart_site(folder: Path) -> Any:
     """Of Quart."""
     app = quart.Quart("site", static_folder=str(folder))
     app.secret_key = "for tests"
+    # Its Expires is the only header that reads a clock which no test can stop.
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None
 
     @app.before_request
     async def early() -> Any:
