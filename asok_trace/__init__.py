@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asok_trace.assemble import instrument, setup
-    from asok_trace.core.errors import ConfigError
+    from asok_trace.core.errors import ConfigError, LeakWarning, OrphanWarning
+    from asok_trace.core.findings import Finding, assert_clean, findings, ignore, on_finding
     from asok_trace.core.hooks import Handle
     from asok_trace.core.scope import Scope
     from asok_trace.frameworks.lookup import bind, current
@@ -39,17 +40,24 @@ __version__ = "0.1.0"
 __all__ = [
     "ConfigError",
     "ContextExecutor",
+    "Finding",
     "Handle",
+    "LeakWarning",
+    "OrphanWarning",
     "RequestFilter",
     "Scope",
     "SpanStamper",
     "StampingSampler",
+    "assert_clean",
     "bind",
     "current",
     "detach",
+    "findings",
     "from_carrier",
+    "ignore",
     "inject",
     "instrument",
+    "on_finding",
     "propagate_threads",
     "report",
     "scope",
@@ -63,17 +71,24 @@ __all__ = [
 _MODULES = {
     "ConfigError": "core.errors",
     "ContextExecutor": "propagate.executors",
+    "Finding": "core.findings",
     "Handle": "core.hooks",
+    "LeakWarning": "core.errors",
+    "OrphanWarning": "core.errors",
     "RequestFilter": "stamp.stdlib",
     "Scope": "core.scope",
     "SpanStamper": "stamp.spans",
     "StampingSampler": "stamp.spans",
+    "assert_clean": "core.findings",
     "bind": "frameworks.lookup",
     "current": "frameworks.lookup",
     "detach": "propagate.wrap",
+    "findings": "core.findings",
     "from_carrier": "propagate.carrier",
+    "ignore": "core.findings",
     "inject": "stamp.structlog",
     "instrument": "assemble",
+    "on_finding": "core.findings",
     "propagate_threads": "propagate.threads",
     "report": "keep.ring",
     "scope": "gateway.unit",

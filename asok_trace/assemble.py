@@ -71,8 +71,7 @@ def instrument(app: Any, *, interface: str | None = None, **settings: Any) -> Ha
     try:
         for entry in _wanted(entries, resolved):
             undos.append(_install(app, entry, gate))  # noqa: PERF401  # undone if one fails
-        if resolved.threads not in (None, OFF):
-            undos.append(propagate_threads(resolved.threads).undo)
+        undos.append(callables.in_process(resolved).undo)
     except BaseException:
         _all(undos)
         raise

@@ -7,7 +7,7 @@ from typing import Any
 
 from asok_trace.core.errors import ConfigError
 from asok_trace.core.hooks import Handle
-from asok_trace.core.settings import OFF, Settings
+from asok_trace.core.settings import OFF, STRICT, WATCH, Settings, want
 from asok_trace.frameworks import plain
 from asok_trace.gateway import asgi, wsgi
 from asok_trace.gateway.exchange import Gate
@@ -41,17 +41,30 @@ def instrument(app: Any, interface: str | None, settings: Settings) -> Handle:
     given = _Given(app)
     gateway = _GATEWAYS[_interface(app, interface)]
     wrapped = gateway(given, Gate.of(app, plain.FRAMEWORK, settings))
-    threads = None if settings.threads in (None, OFF) else propagate_threads(settings.threads)
+    process = in_process(settings)
 
     def undo() -> None:
         given.active = False
         vars(wrapped).pop(_MARK, None)
-        if threads is not None:
-            threads.undo()
+        process.undo()
 
     handle = Handle(undo, wrapped)
     setattr(wrapped, _MARK, (handle, settings))
     return handle
+
+
+def in_process(settings: Settings) -> Handle:
+    """Do what a gateway's ``settings`` want of the whole process, until it is undone."""
+    mode = settings.threads or (WATCH if settings.level == STRICT else OFF)
+    threads = None if mode == OFF else propagate_threads(mode)
+    forget = want(settings.level)
+
+    def undo() -> None:
+        forget()
+        if threads is not None:
+            threads.undo()
+
+    return Handle(undo)
 
 
 def _interface(app: Any, said: str | None) -> str:

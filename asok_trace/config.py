@@ -10,7 +10,7 @@ from typing import Any
 
 from asok_trace.core import names
 from asok_trace.core.errors import ConfigError
-from asok_trace.core.settings import MODES, Settings, default, set_default
+from asok_trace.core.settings import LEVELS, MODES, Settings, default, set_default
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -114,6 +114,36 @@ def _mode(value: object, given: str) -> str | None:
     raise ConfigError(f"{given} is not a mode. Use one of {MODES}.")
 
 
+def _level(value: object, given: str) -> str:
+    if isinstance(value, str) and value in LEVELS:
+        return value
+    raise ConfigError(f"{given} is not a level. Use one of {LEVELS}.")
+
+
+def _optional_flag(value: object, given: str) -> bool | None:
+    return None if value is None else _flag(value, given)
+
+
+def _seconds(value: object, given: str) -> float:
+    try:
+        seconds = float(value)  # type: ignore[arg-type]  # tried
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if isinstance(value, bool) or not 0 <= seconds < float("inf"):
+        raise ConfigError(f"{given} is not a number of seconds. Use one such as 5.")
+    return seconds
+
+
+def _keys(value: object, given: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        return tuple(item.strip() for item in value if item.strip())
+    raise ConfigError(
+        f'{given} is not a list of keys. Use some like "lost:billing.jobs.charge", "late:views.*".'
+    )
+
+
 _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "isolate": _flag,
     "user": _resolver,
@@ -125,4 +155,8 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "threads": _mode,
     "cron": _flag,
     "service": _text,
+    "level": _level,
+    "errors": _optional_flag,
+    "ignore": _keys,
+    "grace": _seconds,
 }

@@ -1,10 +1,14 @@
 """Which code did this: the program's own, or a library's."""
 
+import os
 import sys
 import sysconfig
 from functools import lru_cache
 from types import CodeType, FrameType
 from typing import NamedTuple
+
+# What a log call or the start of a span goes through, on its way from the program to us.
+_WAY_IN = ("asok_trace", "structlog", "logging", "opentelemetry", "contextlib")
 
 # What stands between a call and the one who made it: ourselves, and those who wrap the same
 # functions as we do. Not the rest of them: they start threads of their own, in a request.
@@ -38,7 +42,7 @@ class Callsite(NamedTuple):
         return found or self.code.co_firstlineno
 
     def __str__(self) -> str:
-        return f"{self.code.co_filename}:{self.line} {self.code.co_qualname}"
+        return where(self.code, self.line)
 
 
 def caller(frame: FrameType | None = None) -> FrameType | None:
@@ -50,12 +54,67 @@ def caller(frame: FrameType | None = None) -> FrameType | None:
     return frame
 
 
-def program(frame: FrameType) -> FrameType:
-    """Return where the program is in ``frame``: the first call below it that no library made."""
+def speaker(frame: FrameType) -> FrameType:
+    """Return the frame that logged a line or started a span, from ``frame`` on: the first one
+    outside of what such calls go through."""
     found: FrameType | None = frame
-    while found is not None and is_library(found.f_code.co_filename):
+    while found is not None and _is_way_in(found.f_globals.get("__name__")):
         found = found.f_back
     return found or frame
+
+
+def program(frame: FrameType) -> FrameType:
+    """Return where the program is in ``frame``: the first call below it that no library made; if
+    there is none, ``frame``."""
+    return in_program(frame) or frame
+
+
+def in_program(frame: FrameType | None) -> FrameType | None:
+    """Return the first call from ``frame`` on that no library made; None if there is none."""
+    while frame is not None and not _is_program(frame):
+        frame = frame.f_back
+    return frame
+
+
+def outermost(frame: FrameType) -> FrameType:
+    """Return the program's first call on this stack: what a thread or a loop was given to run."""
+    found = frame
+    around = frame.f_back
+    while around is not None:
+        if _is_program(around):
+            found = around
+        around = around.f_back
+    return found
+
+
+def where(code: CodeType, line: int) -> str:
+    """A place as text: ``file:line function``; the file relative to the working directory."""
+    return f"{relative(code.co_filename)}:{line} {short(code.co_qualname)}"
+
+
+def relative(filename: str) -> str:
+    """``filename`` as seen from the working directory, if it is in there."""
+    try:
+        here = os.getcwd()
+    except OSError:  # it is gone
+        return filename
+    return filename[len(here) + 1 :] if filename.startswith(here + os.sep) else filename
+
+
+def short(qualname: str) -> str:
+    """A function's name without those around it: ``View.post``, of ``make.<locals>.View.post``."""
+    return qualname.rpartition("<locals>.")[2]
+
+
+def _is_program(frame: FrameType) -> bool:
+    return not is_library(frame.f_code.co_filename) and not _is_between(
+        frame.f_globals.get("__name__")
+    )
+
+
+@lru_cache(maxsize=1024)
+def _is_way_in(module: object) -> bool:
+    return isinstance(module, str) and module.partition(".")[0] in _WAY_IN
 
 
 @lru_cache(maxsize=1024)

@@ -20,6 +20,14 @@ class ConfigError(ValueError):
     """
 
 
+class OrphanWarning(UserWarning):
+    """A line, span or access outside any request, that belonged to one."""
+
+
+class LeakWarning(UserWarning):
+    """A request's context that outlived it, or was left behind."""
+
+
 class Piece:
     """One part of ours that may fail without the host noticing.
 

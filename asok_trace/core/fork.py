@@ -1,14 +1,16 @@
 """A child of a scope: the same request, a lifetime of its own."""
 
 from asok_trace.core import text
-from asok_trace.core.scope import Scope, bindable
+from asok_trace.core.scope import Live, Scope, bindable
 
 
-def fork(scope: Scope, kind: str, name: str, **bound: object) -> Scope:
+def fork(
+    scope: Scope, kind: str, name: str, /, *, line: Live | None = None, **bound: object
+) -> Scope:
     """Return an open scope with the request id, ip, user, path and bound facts of ``scope``.
 
     It holds text only, so that the request can be freed while the fork goes on. Its lines say
-    ``task=name`` and ``bound``.
+    ``task=name`` and ``bound``; ``line`` as for `Scope`.
     """
     scope.fresh()
     made = Scope(
@@ -18,7 +20,7 @@ def fork(scope: Scope, kind: str, name: str, **bound: object) -> Scope:
         method=scope._method,
         path=scope._path,
         ip=scope._ip,
-        line=scope._line,
+        line=line,
         events=scope._events,
         bound={**scope._bound, **bindable(bound)},
     )

@@ -29,6 +29,9 @@ TRACE_ID: Final = "trace_id"
 SPAN_ID: Final = "span_id"
 CONNECTION_ID: Final = "connection_id"
 
+# A log field of lines written after the response of their request had ended.
+LATE_MS: Final = "late_ms"
+
 STAMPED: Final = (REQUEST_ID, IP, USER, PATH)
 """What every line of a request carries, as far as it is known."""
 
@@ -52,12 +55,20 @@ ATTRIBUTES: Final = {
     QUEUE: "messaging.destination.name",
     ATTEMPT: "asok_trace.job.attempt",
     RUN: "asok_trace.cron.run",
+    LATE_MS: "asok_trace.late_ms",
 }
 ATTRIBUTE_REQUEST_ID: Final = ATTRIBUTES[REQUEST_ID]
 ATTRIBUTE_USER: Final = ATTRIBUTES[USER]
 
 ATTRIBUTE_JOB_ID: Final = "messaging.message.id"
 ATTRIBUTE_JOB_STATUS: Final = "asok_trace.job.status"
+
+# What was found: the slug of a finding on the span that it affects, its name as an event there,
+# and the metrics.
+ATTRIBUTE_FINDING: Final = "asok_trace.finding"
+FINDING_EVENT: Final = "asok_trace.finding"
+METRIC_FINDINGS: Final = "asok_trace.findings"
+METRIC_LATE_LINES: Final = "asok_trace.late_lines"
 
 # The instrumentation scope of our spans.
 TRACER: Final = "asok_trace"

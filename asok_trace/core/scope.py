@@ -6,6 +6,7 @@ A `Scope` is one unit of work: an HTTP request, a job, a cron run. A copied cont
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -61,6 +62,7 @@ class Scope:
     __slots__ = (
         "__weakref__",
         "_bound",
+        "_ended",
         "_error",
         "_escaped",
         "_events",
@@ -116,6 +118,8 @@ class Scope:
         # Never changed in place, so that scopes without bound facts can share one.
         self._bound: Fields = dict(bound) if bound else _NOTHING
         self._open = True
+        # When it was closed.
+        self._ended = 0.0
         # Opened by a gateway or a unit of work, and not ended: a request that begins in its
         # context is one within it.
         self._running = True
@@ -187,7 +191,8 @@ class Scope:
     @property
     def fields(self) -> Mapping[str, str | None]:
         """What a line logged now would be stamped with."""
-        return MappingProxyType(self.line())
+        # Not line(): asking after the end is no late line.
+        return MappingProxyType(self.line() if self._open else self.fresh())
 
     def __repr__(self) -> str:
         what = self._name if self._name is not None else f"{self._method} {self._path}"
@@ -251,11 +256,18 @@ class Scope:
         self._request_id = request_id
         self._fields = self._own_fields()
 
-    def close(self, live: Live | None = None) -> None:
-        """End this unit of work; the framework's request is let go."""
+    def close(self, live: Live | None = None, line: Live | None = None) -> None:
+        """End this unit of work; the framework's request is let go.
+
+        Args:
+            live: how the fields are brought up to date from now on.
+            line: the same for a line that is logged from now on.
+        """
         self._open = False
         self._running = False
+        self._ended = time.perf_counter()
         self._live = live
+        self._line = line
         self._traced = None
         self._own = None
         self._error = None

@@ -18,6 +18,8 @@ class Origin(NamedTuple):
     name: str | None
     method: str | None
     path: str | None
+    starter: str
+    """The module that started it: the program's, or that of a library on its behalf."""
 
     @property
     def callsite(self) -> Callsite:
@@ -50,4 +52,5 @@ def origin(frame: FrameType) -> Origin | None:
         scope._name,
         scope._method,
         scope._path,
+        frame.f_globals.get("__name__", ""),
     )

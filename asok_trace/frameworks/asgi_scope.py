@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from asok_trace.core import ids, names, settings, text
+from asok_trace.core import findings, ids, names, settings, text
 from asok_trace.core.scope import Live, Scope
 from asok_trace.frameworks import otel
 
@@ -44,6 +44,7 @@ def unowned(scope: dict[str, Any], live: Live) -> Scope:
         line=otel.line(),
         events=now.log_events,
     )
+    findings.serve()
     made._running = False  # no gateway is ever inside
     # Two threads that see the request may both come here; the first one's scope is everyone's.
     kept: Scope = scope.setdefault(names.CARRIED, made)

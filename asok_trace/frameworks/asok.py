@@ -220,6 +220,14 @@ class _Asok:
         # Not by the package's attribute of this name: that is the function.
         return bool(sys.modules["asok.background"]._is_redis_backend())
 
+    @staticmethod
+    def view(app: Any, route: str, method: str | None) -> Any:  # noqa: ARG004  # the protocol's
+        return None  # a page is a file, which is what was found for the route
+
+    @staticmethod
+    def preserved(request: Any) -> bool:  # noqa: ARG004  # the protocol's
+        return False
+
     def traces(self, app: object) -> bool:  # noqa: ARG002  # the protocol's
         return False
 

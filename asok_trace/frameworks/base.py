@@ -149,6 +149,13 @@ class Framework(Protocol):
     def matched(self, request: Any) -> str | None:
         """What the framework's router found for ``request``, to be read by `route`."""
 
+    def view(self, app: Any, route: str, method: str | None) -> Any:
+        """The function that handles ``route``; None if that cannot be told. For findings alone: it
+        may look long."""
+
+    def preserved(self, request: Any) -> bool:
+        """Whether ``request`` was asked to stay current after its end, as test clients do."""
+
     def traces(self, app: object) -> bool:
         """Whether ``app`` starts the server span of each request by itself, whatever is around
         it."""

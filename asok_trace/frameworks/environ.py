@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-from asok_trace.core import ids, names, settings, text
+from asok_trace.core import findings, ids, names, settings, text
 from asok_trace.core.scope import Live, Scope
 from asok_trace.frameworks import otel
 
@@ -39,6 +39,7 @@ def unowned(environ: dict[str, Any], ip: str | None, live: Live) -> Scope:
         line=otel.line(),
         events=now.log_events,
     )
+    findings.serve()
     made._running = False  # no gateway is ever inside
     # Two threads that see the request may both come here; the first one's scope is everyone's.
     kept = environ.setdefault(names.CARRIED, made)

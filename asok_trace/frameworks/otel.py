@@ -19,6 +19,24 @@ def configured() -> bool:
     return provider is not None and type(provider).__name__ != "NoOpTracerProvider"
 
 
+def current() -> Any:
+    """Return OpenTelemetry's current context. Only where it is `configured`."""
+    return _reader(sys.modules["opentelemetry.context"])()
+
+
+def left(expected: Any) -> str | None:
+    """Return the name of the span that is attached over the context ``expected``; None if that
+    one is current, or what is attached has none of its own."""
+    now = current()
+    if now is expected:
+        return None
+    api: Any = sys.modules["opentelemetry.trace"]
+    span = api.get_current_span(now)
+    if span is api.get_current_span(expected) or not span.get_span_context().is_valid:
+        return None
+    return str(getattr(span, "name", "?"))
+
+
 def line() -> Live | None:
     """Return how the lines of a scope opened now get the ids of their spans; None if nobody
     traces."""
@@ -26,11 +44,17 @@ def line() -> Live | None:
 
 
 @lru_cache(maxsize=1)
-def _traced(api: Any) -> Live:
+def _reader(api: Any) -> Callable[[], Any]:
     # The ContextVar itself where the plain runtime context is in use: get_current() is three
     # calls deep.
     variable = getattr(getattr(api, "_RUNTIME_CONTEXT", None), "_current_context", None)
     read: Callable[[], Any] = getattr(variable, "get", None) or api.get_current
+    return read
+
+
+@lru_cache(maxsize=1)
+def _traced(api: Any) -> Live:
+    read = _reader(api)
 
     def line(scope: Scope) -> Fields:
         live = scope._live

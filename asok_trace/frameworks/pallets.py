@@ -20,6 +20,9 @@ from asok_trace.frameworks.plain import Plain
 # vary by cookie.
 _get = dict.get
 
+# The test clients', inside `with client:`, in a WSGI environ and an ASGI scope.
+_PRESERVED = ("werkzeug.debug.preserve_context", "_quart._preserve_context")
+
 
 class Pallets(Plain):
     """Flask or Quart, by the name of the package and of the application's class."""
@@ -85,6 +88,16 @@ class Pallets(Plain):
     def matched(self, request: Any) -> str | None:
         rule = getattr(request_of(request), "url_rule", None)
         return None if rule is None else str(rule.rule)
+
+    def view(self, app: Any, route: str, method: str | None) -> Any:
+        for rule in app.url_map.iter_rules():
+            if str(rule.rule) == route and (rule.methods is None or method in rule.methods):
+                return app.view_functions.get(rule.endpoint)
+        return None
+
+    def preserved(self, request: Any) -> bool:
+        store = self.store(request)
+        return any(store.get(key) for key in _PRESERVED)
 
     def cookies(self, request: Any) -> str:
         """The Cookie header of ``request``."""

@@ -74,6 +74,12 @@ class Plain:
     def queues_elsewhere(self) -> bool:
         return False
 
+    def view(self, app: Any, route: str, method: str | None) -> Any:
+        return None
+
+    def preserved(self, request: Any) -> bool:
+        return False
+
     def traces(self, app: object) -> bool:
         return False
 

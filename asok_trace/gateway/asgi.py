@@ -22,6 +22,9 @@ Send = Callable[[Message], Awaitable[None]]
 
 _FORWARDED: Final = b"x-forwarded-for"
 
+# Quart's test client inside `with client:` goes on in the request's context when it is over.
+_PRESERVED: Final = "_quart._preserve_context"
+
 # What tells the client how its request fares -> the status, where the message has none.
 _STARTS: Final[dict[str | None, int | None]] = {
     "http.response.start": None,
@@ -102,7 +105,7 @@ async def _run(
         if kind in _BODIES and not message.get("more_body", False):
             exchange.last_byte()
             if gate.framework.lingers and kind == "http.response.body":
-                exchange.end()
+                exchange.end(early=True)
 
     dialogue = None
     if scope["type"] == "websocket":
@@ -126,6 +129,7 @@ async def _run(
     finally:
         if dialogue is not None:
             dialogue.end(error)
+        exchange.judged(preserved=bool(scope.get(_PRESERVED)))
         exchange.end(error)
         error = None  # a traceback that holds this frame would be a circle
         exchange.detach(token)

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, Self
 from asok_trace.core import ids, names
 from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.scope import ACTIVE, Fields, Scope
+from asok_trace.detect import leaks
 from asok_trace.frameworks import otel
 from asok_trace.stamp import tracing
 
@@ -76,7 +77,7 @@ class Dialogue:
             self._connection._error = scope._error  # nothing goes on after it
         if message.span is not None:
             attempted(tracing.tracing, message.span.end_message, scope, scope._error)
-        scope.close()
+        scope.close(line=leaks.late(scope._line))
 
     def _enter(self) -> None:
         self._leave()

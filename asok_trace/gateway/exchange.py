@@ -5,12 +5,14 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
 
-from asok_trace.core import ids, text
+from asok_trace.core import findings, ids, text
 from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.scope import Fields, Live, Scope
 from asok_trace.core.settings import Settings
+from asok_trace.detect import leaks
 from asok_trace.frameworks import base, live, otel
 from asok_trace.frameworks.base import Framework
+from asok_trace.gateway import judge
 from asok_trace.stamp import access, tracing
 
 opening: Final = Piece("opening the scope of a request")
@@ -29,6 +31,8 @@ class Gate(NamedTuple):
     live_closed: Live
     routes: dict[Any, str | None]
     """What the framework found -> its route: as many as the application has pages."""
+    current: Callable[[], Any]
+    """Reads the framework's current request."""
 
     @classmethod
     def of(cls, app: Any, framework: Framework, settings: Settings) -> "Gate":
@@ -40,13 +44,24 @@ class Gate(NamedTuple):
             live.live_owned(framework, settings.user),
             live.live_closed(framework),
             {},
+            framework.reader(),
         )
 
 
 class Exchange:
     """One request and its response, and the scope that is open meanwhile."""
 
-    __slots__ = ("_ended", "_gate", "_made", "_span", "_started", "request", "scope", "spans")
+    __slots__ = (
+        "_ended",
+        "_found",
+        "_gate",
+        "_made",
+        "_span",
+        "_started",
+        "request",
+        "scope",
+        "spans",
+    )
 
     def __init__(
         self,
@@ -60,6 +75,9 @@ class Exchange:
     ) -> None:
         self._gate = gate
         self._started = time.perf_counter()
+        findings.serve()
+        # What was in place before; None once that was compared, or if nothing is looked for.
+        self._found = judge.found(gate)
         self._ended: float | None = None
         # The framework's request, from the start of the response on: a streamed body runs
         # after the framework has put it away.
@@ -126,6 +144,12 @@ class Exchange:
         """The span of another instrumentation, which has started its own within ours."""
         return self.spans.taken(self.scope)
 
+    def judged(self, *, preserved: bool = False) -> None:
+        """Look at what the request leaves in its context, once; not if it is ``preserved``."""
+        found, self._found = self._found, None
+        if found is not None and not preserved:
+            judge.left(found, self.scope, self.context)
+
     def unsent(self) -> None:
         """Forget the status: the application failed before the first piece of its body, with
         which servers send it, so that they answer by themselves."""
@@ -135,8 +159,11 @@ class Exchange:
         """Note the time at which the response was handed over whole."""
         self._ended = time.perf_counter()
 
-    def end(self, error: BaseException | None = None) -> None:
-        """Close the scope, once, and log the canonical line. Never raises an Exception."""
+    def end(self, error: BaseException | None = None, *, early: bool = False) -> None:
+        """Close the scope, once, and log the canonical line. Never raises an Exception.
+
+        What it leaves is looked at before; unless that is ``early``, and the application goes on.
+        """
         scope = self.scope
         if not scope._open:
             return
@@ -144,6 +171,8 @@ class Exchange:
             if error is not None and scope._status is None and isinstance(error, Exception):
                 scope._status = 500  # what every server answers for us
             scope.fresh()
+            if not early:
+                self.judged()
             if error is None:
                 error = self._shown(scope)
             else:
@@ -153,11 +182,12 @@ class Exchange:
             fields = scope._fields
             if self._span is not None:
                 fields = self._end_span(scope, error) | fields
+            line = scope._line
             scope.close()  # its own line speaks for this request alone, whichever is current
             self.request = None
             if self._gate.settings.access_log:
                 self._log(scope, fields, seconds, error)
-            scope.close(self._gate.live_closed)
+            scope.close(self._gate.live_closed, leaks.late(line))
         except Exception as fault:
             scope.close()
             closing.failed(fault)

@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from asok_trace.core import ids, names, text
+from asok_trace.core import findings, ids, names, text
 from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.hooks import Hook
 from asok_trace.core.scope import ACTIVE, Scope
+from asok_trace.detect import leaks
 from asok_trace.frameworks import otel
 from asok_trace.frameworks.base import Connection
 from asok_trace.gateway.exchange import Gate
@@ -50,6 +51,7 @@ class _Visit:
     def __init__(self, gate: Gate, args: tuple[Any, ...], event: str) -> None:
         settings = gate.settings
         connection = gate.framework.connection(gate.app, args, settings.request_id_header)
+        findings.serve()
         self._gate = gate
         self._request = connection.request
         self._activated: Any = None
@@ -116,7 +118,7 @@ class _Visit:
         if self._span is not None:
             failed = scope._error if error is None else error
             attempted(tracing.tracing, self._span.end_message, scope, failed)
-        scope.close(self._gate.live_closed)
+        scope.close(self._gate.live_closed, leaks.late(scope._line))
         if self._activated is not None:
             attempted(activating, self._activated.__exit__, None, None, None)
         if self._token is not None:

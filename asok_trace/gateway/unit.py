@@ -2,13 +2,16 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
 from asok_trace.core import ids, settings, text
+from asok_trace.core.callsite import Callsite
 from asok_trace.core.errors import ConfigError
 from asok_trace.core.scope import ACTIVE, Scope, bindable
+from asok_trace.detect import leaks
 from asok_trace.frameworks import otel
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -39,7 +42,7 @@ class scope:  # noqa: N801  # reads as a verb: with scope("nightly")
         self._name = text.clean(name, text.NAME_LIMIT)
         self._kind = kind
         self._bound = bindable(fields)
-        self._entered: list[tuple[Scope, Scope | None]] = []
+        self._entered: list[tuple[Scope, Scope | None, Callsite]] = []
 
     def __enter__(self) -> Scope:
         opened = Scope(
@@ -50,7 +53,8 @@ class scope:  # noqa: N801  # reads as a verb: with scope("nightly")
             events=settings.default().log_events,
             bound=self._bound,
         )
-        self._entered.append((opened, ACTIVE.get()))
+        frame = sys._getframe(1)
+        self._entered.append((opened, ACTIVE.get(), Callsite(frame.f_code, frame.f_lasti)))
         ACTIVE.set(opened)
         return opened
 
@@ -60,8 +64,10 @@ class scope:  # noqa: N801  # reads as a verb: with scope("nightly")
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        opened, before = self._entered.pop()
-        opened.close()
+        opened, before, site = self._entered.pop()
+        if ACTIVE.get() is not opened:
+            leaks.foreign(f"scope({self._name!r})", sys._getframe(1), site, opened)
+        opened.close(line=leaks.late(opened._line))
         # No token: a reset in another context would raise into the host's code.
         ACTIVE.set(before if before is not None and before._running else None)
 

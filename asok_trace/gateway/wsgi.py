@@ -12,6 +12,7 @@ from asok_trace.core.hooks import Hook
 from asok_trace.core.names import CARRIED
 from asok_trace.core.scope import ACTIVE, SERVED
 from asok_trace.frameworks import environ as environs
+from asok_trace.gateway import judge
 from asok_trace.gateway.exchange import Exchange, Gate, closing, header, opening
 
 Environ = dict[str, Any]
@@ -38,6 +39,8 @@ def gateway(hook: Hook, gate: Gate) -> Callable[..., Any]:
         if exchange is None:
             return hook.original(environ, start_response)
         isolate = gate.settings.isolate and _PRESERVED not in environ
+        if _PRESERVED in environ:
+            exchange.judged(preserved=True)
         return _Call(exchange, gate, start_response, isolate).run(hook.original, environ)
 
     return wsgi
@@ -110,6 +113,8 @@ class _Call:
             self._exchange.unsent()
             self._exchange.end(error)
             raise
+        if self._gate.framework.resumes:
+            self._exchange.judged()  # later it is we who make its request current
         if type(body) is list or type(body) is tuple:
             self._exchange.end()
             return body
@@ -268,6 +273,8 @@ class _Body:
         self._step(self._abandon)
 
     def _abandon(self) -> None:
+        if self._sent:
+            judge.abandoned(self._gate, self._exchange.scope)
         self._iterator = self._body = None  # what they do at their end is still this request's
         self._exchange.end()
 

@@ -10,7 +10,7 @@ from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.fork import fork
 from asok_trace.core.hooks import Hook
 from asok_trace.core.scope import ACTIVE, bindable
-from asok_trace.frameworks import lookup
+from asok_trace.frameworks import lookup, otel
 from asok_trace.frameworks.base import Framework, Job
 from asok_trace.propagate.carrier import received, to_carrier
 from asok_trace.propagate.work import Work
@@ -34,7 +34,9 @@ class _Running:
             bound = bindable({names.QUEUE: self.job.queue})
             self.scope = received(None, self.job.name, bound).scope
         else:
-            self.scope = fork(self.origin, "job", self.job.name, queue=self.job.queue)
+            self.scope = fork(
+                self.origin, "job", self.job.name, line=otel.line(), queue=self.job.queue
+            )
 
 
 _running: Final[ContextVar[_Running | None]] = ContextVar("asok_trace_job", default=None)
@@ -89,7 +91,7 @@ def attempt(hook: Hook, _framework: Framework) -> Callable[..., Any]:
 def _attempt(running: _Running) -> Work:
     running.attempts += 1
     return Work(
-        fork(running.scope, "job", running.job.name, attempt=running.attempts),
+        fork(running.scope, "job", running.job.name, line=otel.line(), attempt=running.attempts),
         origin=running.origin,
         attributes={names.ATTRIBUTE_JOB_ID: running.job.id},
     )

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.scope import ACTIVE, SERVED, Scope
+from asok_trace.detect import leaks
 from asok_trace.frameworks import base
 from asok_trace.stamp import tracing
 
@@ -65,7 +66,7 @@ class Work:
         error = exc or self.error or scope._error
         if self._span is not None:
             attempted(tracing.tracing_work, self._span.end, scope, error, self.status)
-        scope.close()
+        scope.close(line=leaks.late(scope._line))
         self._span = self.error = None
 
     def _start(self, spans: Any) -> None:

@@ -11,7 +11,7 @@ from asok_trace.core.callsite import Callsite, caller
 from asok_trace.core.errors import contained
 from asok_trace.core.fork import fork
 from asok_trace.core.scope import Scope
-from asok_trace.frameworks import lookup
+from asok_trace.frameworks import lookup, otel
 from asok_trace.propagate.steps import awaited
 from asok_trace.propagate.streams import within
 from asok_trace.propagate.work import Work, explain, opening, without_request
@@ -72,7 +72,7 @@ def wrap(fn: _Function, *, outlive: bool = False) -> _Function:
 
 
 def _work(template: Scope, name: str, origin: Scope) -> Work:
-    return Work(fork(template, "task", name), origin=origin)
+    return Work(fork(template, "task", name, line=otel.line()), origin=origin)
 
 
 def detach(fn: _Function) -> _Function:

@@ -1,17 +1,20 @@
 """Stamp every span started within a request, whoever starts it."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanProcessor
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import Link, SpanKind, TraceState
-from opentelemetry.util.types import Attributes
+from opentelemetry.util.types import Attributes, AttributeValue
 
 from asok_trace.core import names
 from asok_trace.core.errors import Piece
-from asok_trace.core.scope import Fields
+from asok_trace.core.scope import Fields, Scope
+from asok_trace.detect import leaks, orphans
 from asok_trace.frameworks import lookup
 
 stamping: Final = Piece("stamping spans")
@@ -21,12 +24,20 @@ stamping: Final = Piece("stamping spans")
 _last: tuple[Fields, dict[str, str]] | None = None
 
 
-def _attributes() -> dict[str, str] | None:
-    """The attributes of a span started now; None outside any request."""
+def _attributes(
+    name: str, kind: SpanKind | None, parent: Context | None
+) -> Mapping[str, AttributeValue] | None:
+    """The attributes of a span started now; None outside any request, where nothing is amiss."""
     global _last
-    fields = lookup.facts()
-    if fields is None:
+    scope = lookup.here()
+    if scope is None or not scope._open:
+        if kind is SpanKind.SERVER or kind is SpanKind.CONSUMER:
+            scope = None  # it begins something new
+        else:
+            return _amiss(scope, name, parent)
+    if scope is None:
         return None
+    fields = scope.fresh()
     last = _last
     if last is not None and last[0] is fields:
         return last[1]
@@ -34,6 +45,27 @@ def _attributes() -> dict[str, str] | None:
         names.ATTRIBUTES.get(key, key): value for key, value in fields.items() if value is not None
     }
     _last = (fields, attributes)
+    return attributes
+
+
+def _amiss(
+    scope: Scope | None, name: str, parent: Context | None
+) -> Mapping[str, AttributeValue] | None:
+    """The attributes of a span that is started outside any request, or after the end of its own."""
+    frame = sys._getframe(2)
+    if scope is None:
+        found = trace.get_current_span(parent).get_span_context()
+        slug = orphans.span(name, frame, has_parent=found.is_valid)
+        return None if slug is None else {names.ATTRIBUTE_FINDING: slug}
+    slug, milliseconds = leaks.late_span(scope, name, frame)
+    attributes: dict[str, AttributeValue] = {
+        names.ATTRIBUTES.get(key, key): value
+        for key, value in scope.fresh().items()
+        if value is not None
+    }
+    attributes[names.ATTRIBUTES[names.LATE_MS]] = milliseconds
+    if slug is not None:
+        attributes[names.ATTRIBUTE_FINDING] = slug
     return attributes
 
 
@@ -45,12 +77,12 @@ class SpanStamper(SpanProcessor):
     attributes on a span: two thirds of one that has none.
     """
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002  # the SDK's
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp ``span``."""
         if not stamping.working:
             return
         try:
-            stamp = _attributes()
+            stamp = _attributes(span.name, span.kind, parent_context)
             if stamp:
                 present = span.attributes
                 if present:
@@ -87,7 +119,7 @@ class StampingSampler(Sampler):
         )
         if result.decision is not Decision.DROP and stamping.working:
             try:
-                stamp = _attributes()
+                stamp = _attributes(name, kind, parent_context)
                 if stamp is not None:
                     merged: dict[str, Any] = {**stamp, **result.attributes}
                     return SamplingResult(result.decision, merged, result.trace_state)

@@ -1,12 +1,15 @@
 """The standard library's logging: a filter for handlers, or every record of the process."""
 
 import logging
+import sys
+import threading
 from typing import Any, Final
 
 from asok_trace.core import names
 from asok_trace.core.errors import Piece
 from asok_trace.core.hooks import Handle, Hook
 from asok_trace.core.scope import SERVED, Fields
+from asok_trace.detect import orphans
 from asok_trace.frameworks import lookup
 from asok_trace.stamp import events
 
@@ -90,6 +93,8 @@ def _stamp(record: logging.LogRecord, missing: str | None) -> None:
         if scope is None or (not scope._open and _by_server(record)):
             # A server may go on in the context of a request that is over.
             fields = _of_server(record)
+            if scope is None and fields is None:
+                note_orphan(record)
         else:
             # As scope.line(), but written out, not called, for its speed.
             fresh = scope._line
@@ -108,6 +113,14 @@ def _stamp(record: logging.LogRecord, missing: str | None) -> None:
                     setattr(record, key, missing)
     except Exception as error:
         stamping.failed(error)
+
+
+def note_orphan(record: logging.LogRecord) -> None:
+    """Note that ``record`` is of no request, unless that is as it should be: a server's, one of our
+    own, or one that another thread has logged."""
+    name = record.name or ""
+    if not name.startswith((*_SERVERS, names.LOGGER)) and record.thread == threading.get_ident():
+        orphans.line(record.msg, sys._getframe(1), again=True)
 
 
 def _of_server(record: logging.LogRecord) -> Fields | None:

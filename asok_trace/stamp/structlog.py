@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, MutableMapping
+from types import FrameType
 from typing import Any, Final
 
 import structlog
@@ -9,8 +10,9 @@ from structlog import _config as structlog_config
 
 from asok_trace.core.errors import Piece, contained
 from asok_trace.core.scope import ACTIVE, Fields
+from asok_trace.detect import orphans
 from asok_trace.frameworks import lookup
-from asok_trace.stamp import events, tail
+from asok_trace.stamp import events, stdlib, tail
 
 Event = MutableMapping[str, Any]
 
@@ -18,6 +20,9 @@ stamping: Final = Piece("stamping structlog lines (inject)")
 
 # structlog keeps its global chain here; the public get_config() builds a dict per call.
 _CONFIG: Final = structlog_config._CONFIG
+
+# What calls the processors, called by what the method of a logger calls.
+_PROCESSING: Final = structlog.BoundLoggerBase._process_event.__code__
 
 # The global chain that was looked at last, and whether any so far ended in `inject`. Loggers
 # bound under such a chain keep it for good, so this never turns False again, and from then on
@@ -49,6 +54,7 @@ def inject(logger: Any, method_name: str, event_dict: Event) -> Event | str | by
         if scope is None:
             scope = lookup.unowned()
             if scope is None:
+                _outside(event_dict, sys._getframe(1))
                 return event_dict
         fresh = scope._line
         if fresh is None:
@@ -63,6 +69,18 @@ def inject(logger: Any, method_name: str, event_dict: Event) -> Event | str | by
         stamping.failed(error)
         _plain_chain = None  # the way round, where it is asked whether stamping still works
         return event_dict
+
+
+def _outside(event_dict: Event, frame: FrameType | None) -> None:
+    """Note that a line is of no request; ``frame`` is the one that called us."""
+    record = event_dict.get("_record")
+    if record is not None:  # in a ProcessorFormatter
+        if not stdlib.active():  # else it has been seen
+            stdlib.note_orphan(record)
+        return
+    if frame is not None and frame.f_code is _PROCESSING and frame.f_back is not None:
+        frame = frame.f_back.f_back
+    orphans.line(event_dict.get("event"), frame)
 
 
 def _merged(fields: Fields, event_dict: Event) -> Event:
@@ -102,7 +120,9 @@ def _stamped(event_dict: Event) -> Event:
     if stamping.working:
         try:
             scope = lookup.here()
-            if scope is not None:
+            if scope is None:
+                _outside(event_dict, sys._getframe(1))
+            else:
                 fields = scope.line()
         except Exception as error:
             stamping.failed(error)

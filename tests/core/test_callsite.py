@@ -150,7 +150,7 @@ def test_a_place_is_told_as_file_line_and_function() -> None:
     line = frame.f_code.co_firstlineno + 4
     assert site.line == line
     function = "test_a_place_is_told_as_file_line_and_function"
-    assert str(site) == f"{__file__}:{line} {function}"
+    assert str(site) == f"{relative(__file__)}:{line} {function}"
 
 
 def test_a_place_without_an_instruction() -> None:

@@ -1,0 +1,436 @@
+"""What was found: one `Finding` per kind and place, counted, bounded, told once.
+
+Detectors call `add` where something is new, and `Site.hit` where it is known. What they see reaches
+the log, the listeners and the spans from here. Text is kept, and the code of a place; never a
+request, a frame or an exception: a detector must not be the leak.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import CodeType
+from typing import Any, Final
+
+from asok_trace.core import names, settings
+from asok_trace.core.errors import Piece
+from asok_trace.core.hooks import Handle
+
+SITES: Final = 1000
+"""Places kept; what is found at further ones is counted."""
+LOGGED: Final = 100
+"""Places of one kind that are logged; further ones are in `findings()` only."""
+
+ORPHAN: Final = "orphan"
+LEAK: Final = "leak"
+
+STARTUP: Final = "startup"
+OUTSIDE: Final = "outside"
+LOST: Final = "lost"
+LATE: Final = "late"
+BLEED: Final = "bleed"
+FOREIGN: Final = "foreign"
+UNCLOSED: Final = "unclosed"
+RETAINED: Final = "retained"
+
+KINDS: Final = {
+    STARTUP: ORPHAN,
+    OUTSIDE: ORPHAN,
+    LOST: ORPHAN,
+    LATE: LEAK,
+    BLEED: LEAK,
+    FOREIGN: LEAK,
+    UNCLOSED: LEAK,
+    RETAINED: LEAK,
+}
+"""Slug -> kind."""
+
+# What happens before the first request, or with no request behind it, need not be a mistake.
+_INFORMATIVE: Final = (STARTUP, OUTSIDE)
+
+telling: Final = Piece("telling what was found", then="the next finding is tried again")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One misuse of a request's context, at one place. ``str(finding)`` is what is logged."""
+
+    kind: str
+    """``orphan`` or ``leak``."""
+    slug: str
+    """``outside``, ``lost``, ``late``, ``bleed``, ``foreign``, ``unclosed`` or ``retained``."""
+    message: str
+    """What happened, in a sentence."""
+    callsite: str
+    """Where it showed: ``file:line function``; the file relative to the working directory."""
+    origin: str | None
+    """Where it came from: where the work was started, or what opened the context."""
+    thread: str
+    task: str | None
+    """The asyncio task's name, and what it runs."""
+    request_id: str | None
+    """Of the request it came from, as far as that is known; so is ``path``."""
+    path: str | None
+    count: int
+    first_seen: float
+    """Seconds since the epoch; so is ``last_seen``."""
+    last_seen: float
+    fix: str
+    """What to write instead."""
+    key: str
+    """What `ignore` knows it by: ``lost:billing.jobs.charge``."""
+
+    def __str__(self) -> str:
+        request = " ".join(
+            part for part in ("request", self.request_id, self.path) if part is not None
+        )
+        about = [
+            ("at", self.callsite),
+            ("from", ", ".join(filter(None, (self.origin, request if self.request_id else None)))),
+            ("in", self.thread if self.task is None else f"{self.thread}, {self.task}"),
+            ("seen", self._seen()),
+            ("fix", self.fix),
+            ("ignore", self.key),
+        ]
+        lines = [f"{self.slug}: {self.message}"]
+        lines += [f"  {label:<8} {text}" for label, text in about if text]
+        return "\n".join(lines)
+
+    def _seen(self) -> str:
+        if self.count == 1:
+            return ""
+        since = time.strftime("%H:%M:%S", time.localtime(self.first_seen))
+        return f"{self.count} times since {since}; shown once"
+
+
+class Site:
+    """A place at which something was found, and how often."""
+
+    __slots__ = ("_code", "_facts", "count", "first_seen", "ignored", "last_seen", "slug")
+
+    def __init__(self, slug: str, code: CodeType | None, facts: dict[str, Any]) -> None:
+        self.slug = slug
+        self._code = code  # kept, so that its id() stays its own
+        self._facts = facts
+        self.ignored = False
+        self.count = 0
+        self.first_seen = self.last_seen = time.time()
+
+    def hit(self) -> None:
+        """Count one more."""
+        # No lock: between its reading and its writing no other thread gets a turn.
+        self.count += 1
+        self.last_seen = time.time()
+        if _markers and not self.ignored:
+            for mark in _markers:
+                mark(self.slug)
+
+    def finding(self) -> Finding:
+        """What is known of it by now."""
+        return Finding(
+            kind=KINDS[self.slug],
+            slug=self.slug,
+            count=self.count,
+            first_seen=self.first_seen,
+            last_seen=self.last_seen,
+            **self._facts,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rule:
+    """What is not to be reported; patterns as of `fnmatch`."""
+
+    key: str | None
+    module: str | None
+    thread: str | None
+
+    def covers(self, site: Site) -> bool:
+        facts = site._facts
+        key: str = facts["key"]
+        module = key.partition(":")[2]
+        return (
+            (self.key is None or fnmatchcase(key, self.key))
+            and (
+                self.module is None
+                or fnmatchcase(module, self.module)
+                or fnmatchcase(module, f"{self.module}.*")
+            )
+            and (self.thread is None or fnmatchcase(facts["thread"], self.thread))
+        )
+
+
+Place = tuple[str, object, int]
+"""Of a `Site`: its slug, the id() of the code and the instruction in it; or another name and 0."""
+
+sites: dict[Place, Site] = {}
+"""What was found so far, by its place."""
+
+serving = False
+"""Whether this process has served a request by now; what comes before is ``startup``."""
+
+beyond: dict[str, int] = {}
+"""Slug -> how often it was found at places that are not kept; and all of ``startup``."""
+
+_markers: list[Callable[[str], None]] = []
+_listeners: list[Callable[[Finding], object]] = []
+_rules: list[_Rule] = []
+_waiting: deque[Callable[[], None]] = deque()
+
+# Guards what is added. Re-entrant: a collection inside it may find something. Made anew after a
+# fork, where another thread may have held it.
+_adding = threading.RLock()
+
+
+def _new_lock() -> None:
+    global _adding
+    _adding = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
+
+
+def serve() -> None:
+    """A request has begun."""
+    global serving
+    serving = True
+
+
+def count(slug: str) -> None:
+    """Count what is not told one by one."""
+    beyond[slug] = beyond.get(slug, 0) + 1
+
+
+def add(
+    slug: str,
+    place: tuple[CodeType | None, int],
+    *,
+    message: str,
+    callsite: str,
+    fix: str,
+    key: str,
+    origin: str | None = None,
+    thread: str | None = None,
+    task: str | None = None,
+    request_id: str | None = None,
+    path: str | None = None,
+    known_as: str | None = None,
+    quietly: bool = False,
+) -> Site | None:
+    """Note what was found at a place that is not in `sites` yet, and tell it. Never raises an
+    Exception of a listener's.
+
+    Args:
+        place: the code and the instruction, by which it is known again; without code, it is
+            ``known_as`` something else.
+        quietly: count it and keep it, but never tell.
+    """
+    code, instruction = place
+    where = (slug, known_as or key if code is None else id(code), instruction)
+    with _adding:
+        site = sites.get(where)
+        if site is None:
+            if len(sites) >= SITES:
+                count(slug)
+                return None
+            facts = {
+                "message": message,
+                "callsite": callsite,
+                "origin": origin,
+                "thread": thread or threading.current_thread().name,
+                "task": task,
+                "request_id": request_id,
+                "path": path,
+                "fix": fix,
+                "key": key,
+            }
+            site = Site(slug, code, facts)
+            site.ignored = quietly
+            sites[where] = site
+            rank = sum(1 for other in sites.values() if other.slug == slug and not other.ignored)
+            is_new = not _is_ignored(site)
+        else:
+            rank, is_new = 0, False
+    site.hit()
+    if is_new:
+        _tell(site, rank)
+    return site
+
+
+class _Here(threading.local):
+    telling = False
+
+
+_here: Final = _Here()
+
+
+def is_telling() -> bool:
+    """Whether this thread is just telling a finding: what is logged for it is not looked at."""
+    return _here.telling
+
+
+def _tell(site: Site, rank: int) -> None:
+    before, _here.telling = _here.telling, True
+    try:
+        _log_and_call(site.finding(), rank)
+    finally:
+        _here.telling = before
+
+
+def _log_and_call(finding: Finding, rank: int) -> None:
+    if rank <= LOGGED:
+        level = logging.INFO if finding.slug in _INFORMATIVE else logging.WARNING
+        try:
+            text = str(finding)
+            if rank == LOGGED:
+                text += (
+                    f"\n  This was the {LOGGED}th place of its kind: "
+                    f"see asok_trace.findings() for the others."
+                )
+            logging.getLogger(names.LOGGER).log(level, "%s", text)
+        except Exception as error:
+            telling.failed(error)
+    for listener in list(_listeners):
+        try:
+            listener(finding)
+        except Exception as error:
+            _listeners[:] = [other for other in _listeners if other is not listener]
+            Piece(f"the on_finding callback {listener!r}", then="it is not called again").failed(
+                error
+            )
+
+
+def later(tell: Callable[[], None]) -> None:
+    """Have ``tell`` called by whoever looks next: from a finalizer nothing may be logged, since
+    a collection may run while somebody holds the lock of a log handler."""
+    _waiting.append(tell)
+
+
+def settle() -> None:
+    """Call what waits to be told."""
+    while _waiting:
+        try:
+            tell = _waiting.popleft()
+        except IndexError:  # another thread was faster
+            return
+        try:
+            tell()
+        except Exception as error:
+            telling.failed(error)
+
+
+def _is_ignored(site: Site) -> bool:
+    if site.ignored:
+        return True
+    key = site._facts["key"]
+    if any(fnmatchcase(key, pattern) for pattern in settings.default().ignore):
+        return True
+    return any(rule.covers(site) for rule in _rules)
+
+
+# What is put in to look once more before the findings are read: detectors that wait for something.
+_lookers: list[Callable[[], None]] = []
+
+
+def findings() -> list[Finding]:
+    """Return what was found so far and is not ignored, in the order in which it was.
+
+    What needs a collection to be found (``retained``, at the level ``strict``) is looked for now.
+    """
+    for look in _lookers:
+        look()
+    settle()
+    return [site.finding() for site in list(sites.values()) if not _is_ignored(site)]
+
+
+def on_finding(callback: Callable[[Finding], object]) -> Handle:
+    """Have ``callback`` called with each new `Finding`, once per kind and place, in the thread in
+    which it was found. One that raises is reported and not called again.
+
+    Returns:
+        A handle; ``handle.undo()`` takes the callback out.
+    """
+    _listeners.append(callback)
+
+    def undo() -> None:
+        if callback in _listeners:
+            _listeners.remove(callback)
+
+    return Handle(undo)
+
+
+def ignore(
+    key: str | None = None, *, module: str | None = None, thread: str | None = None
+) -> Handle:
+    """Report nothing that all the given patterns match: a finding that is meant to be so.
+
+    Args:
+        key: the ``key`` of a finding, ``lost:billing.jobs.charge``; with ``*`` for any text.
+        module: where it showed: ``billing``, with all below it.
+        thread: the name of the thread: ``metrics-*``.
+
+    Returns:
+        A handle; ``handle.undo()`` takes the rule back.
+
+    Raises:
+        TypeError: nothing is given.
+    """
+    if key is None and module is None and thread is None:
+        raise TypeError("ignore() without a key, module or thread would hide everything. Give one.")
+    rule = _Rule(key, module, thread)
+    _rules.append(rule)
+
+    def undo() -> None:
+        _rules[:] = [other for other in _rules if other is not rule]
+
+    return Handle(undo)
+
+
+def assert_clean(*, outside: bool = False) -> None:
+    """Raise if a context was lost or leaked: for the end of a test.
+
+    Args:
+        outside: count what ran with no request behind it, too.
+
+    Raises:
+        AssertionError: with the text of each finding.
+    """
+    __tracebackhide__ = True
+    found = [finding for finding in findings() if outside or finding.slug != OUTSIDE]
+    if found:
+        count = f"{len(found)} finding" + ("s" if len(found) > 1 else "")
+        raise AssertionError("\n\n".join([count, *map(str, found)]))
+
+
+def totals() -> str:
+    """What was found, as text: how often, at how many places; empty if nothing was."""
+    settle()
+    places: dict[str, int] = {}
+    times: dict[str, int] = dict(beyond)
+    for site in list(sites.values()):
+        if site.ignored:
+            times[site.slug] = times.get(site.slug, 0) + site.count
+        elif not _is_ignored(site):
+            places[site.slug] = places.get(site.slug, 0) + 1
+            times[site.slug] = times.get(site.slug, 0) + site.count
+    return ", ".join(
+        f"{slug} {times[slug]}"
+        + (f" at {places[slug]} place{'s' if places[slug] > 1 else ''}" if places.get(slug) else "")
+        for slug in KINDS
+        if slug in times
+    )
+
+
+def clear() -> None:
+    """Forget what was found, and that anything was served; rules and listeners stay."""
+    global serving
+    serving = False
+    with _adding:
+        sites.clear()
+        beyond.clear()
+        _waiting.clear()
