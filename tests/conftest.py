@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from asok_trace.core import errors, settings
+from asok_trace.core import errors, findings, settings
 from asok_trace.core.scope import ACTIVE, SERVED
 from asok_trace.frameworks import base
 from asok_trace.frameworks.base import Entry
@@ -73,13 +73,18 @@ def take_back_shared_hooks() -> None:
 def clean() -> Iterator[None]:
     """Nothing one test leaves behind reaches the next."""
     wsgi._dropped.clear()
+    findings.clear()
     yield
     ACTIVE.set(None)
     SERVED.set(None)
     take_back_shared_hooks()
     threads._wishes.clear()
     threads._apply()
+    settings._wanted.clear()
     settings.set_default(settings.Settings())
+    findings.clear()
+    findings._rules.clear()
+    findings._listeners.clear()
     structlog.reset_defaults()
     stamp_structlog._may_be_last, stamp_structlog._plain_chain = False, None
     structlog.contextvars.clear_contextvars()

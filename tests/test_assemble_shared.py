@@ -16,7 +16,7 @@ from asok.background import background
 from asok.ws import WebSocketServer
 
 import asok_trace
-from asok_trace import assemble
+from asok_trace import assemble, callables
 from asok_trace.core.hooks import Handle
 from asok_trace.frameworks.asok import FRAMEWORK
 from tests.programs import run
@@ -172,7 +172,7 @@ def test_a_set_up_that_fails_takes_its_share_back(
         def fails(mode: str) -> None:
             raise LookupError(mode)
 
-        monkeypatch.setattr(assemble, "propagate_threads", fails)
+        monkeypatch.setattr(callables, "propagate_threads", fails)
         with pytest.raises(LookupError):  # after all else
             asok_trace.instrument(one, threads="carry")
         assert same(state(one), hooked)

@@ -68,7 +68,7 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"user": coroutine}, "is a coroutine function, which a log line cannot await"),
         ({"user": 5}, "user=5 cannot be called. Use a function of the request"),
         ({"user": "no.such:thing"}, 'cannot be imported: .*Use "package.module:function"'),
-        ({"levle": "x"}, "levle='x' is not a setting. Use one of access_log, cron, exclude, "),
+        ({"levle": "x"}, "levle='x' is not a setting. Use one of access_log, cron, errors, "),
     ],
 )
 def test_a_bad_setting_says_value_reason_and_remedy(given: dict[str, object], text: str) -> None:

@@ -5,6 +5,7 @@ the log, the listeners and the spans from here. Text is kept, and the code of a 
 request, a frame or an exception: a detector must not be the leak.
 """
 
+import atexit
 import logging
 import os
 import threading
@@ -125,9 +126,9 @@ class Site:
         # No lock: between its reading and its writing no other thread gets a turn.
         self.count += 1
         self.last_seen = time.time()
-        if _markers and not self.ignored:
-            for mark in _markers:
-                mark(self.slug)
+        if markers and not self.ignored:
+            for mark in markers:
+                mark(self)
 
     def finding(self) -> Finding:
         """What is known of it by now."""
@@ -176,7 +177,9 @@ serving = False
 beyond: dict[str, int] = {}
 """Slug -> how often it was found at places that are not kept; and all of ``startup``."""
 
-_markers: list[Callable[[str], None]] = []
+markers: "list[Callable[[Site], None]]" = []
+"""Called whenever something is found, by whoever is affected; they never raise."""
+
 _listeners: list[Callable[[Finding], object]] = []
 _rules: list[_Rule] = []
 _waiting: deque[Callable[[], None]] = deque()
@@ -407,23 +410,47 @@ def assert_clean(*, outside: bool = False) -> None:
         raise AssertionError("\n\n".join([count, *map(str, found)]))
 
 
+def counts() -> dict[str, int]:
+    """How often each slug was found that is not ignored by a rule."""
+    times = dict(beyond)
+    for site in list(sites.values()):
+        if site.ignored or not _is_ignored(site):
+            times[site.slug] = times.get(site.slug, 0) + site.count
+    return times
+
+
 def totals() -> str:
     """What was found, as text: how often, at how many places; empty if nothing was."""
     settle()
+    times = counts()
     places: dict[str, int] = {}
-    times: dict[str, int] = dict(beyond)
     for site in list(sites.values()):
-        if site.ignored:
-            times[site.slug] = times.get(site.slug, 0) + site.count
-        elif not _is_ignored(site):
+        if not _is_ignored(site):
             places[site.slug] = places.get(site.slug, 0) + 1
-            times[site.slug] = times.get(site.slug, 0) + site.count
     return ", ".join(
         f"{slug} {times[slug]}"
         + (f" at {places[slug]} place{'s' if places[slug] > 1 else ''}" if places.get(slug) else "")
         for slug in KINDS
         if slug in times
     )
+
+
+def _told_at_exit() -> None:
+    """What was told once may have been found often."""
+    try:
+        often = [s for s in list(sites.values()) if s.count > 1 and not _is_ignored(s)]
+        if often:
+            informative = all(site.slug in _INFORMATIVE for site in often)
+            logging.getLogger(names.LOGGER).log(
+                logging.INFO if informative else logging.WARNING,
+                "asok_trace found in all: %s. Each place was told once.",
+                totals(),
+            )
+    except Exception as error:
+        telling.failed(error)
+
+
+atexit.register(_told_at_exit)
 
 
 def clear() -> None:

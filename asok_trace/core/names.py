@@ -66,7 +66,15 @@ ATTRIBUTE_JOB_STATUS: Final = "asok_trace.job.status"
 # What was found: the slug of a finding on the span that it affects, its name as an event there,
 # and the metrics.
 ATTRIBUTE_FINDING: Final = "asok_trace.finding"
+ATTRIBUTE_FINDING_KIND: Final = "asok_trace.finding.kind"
+ATTRIBUTE_FINDING_KEY: Final = "asok_trace.finding.key"
+ATTRIBUTE_FINDING_CALLSITE: Final = "asok_trace.finding.callsite"
+ATTRIBUTE_FINDING_MESSAGE: Final = "asok_trace.finding.message"
 FINDING_EVENT: Final = "asok_trace.finding"
+ATTRIBUTE_WORK_KIND: Final = "asok_trace.kind"
+METRIC_ACTIVE_REQUESTS: Final = "http.server.active_requests"
+METRIC_JOB_DURATION: Final = "asok_trace.job.duration"
+METRIC_EXPORT_DROPPED: Final = "asok_trace.export.dropped"
 METRIC_FINDINGS: Final = "asok_trace.findings"
 METRIC_LATE_LINES: Final = "asok_trace.late_lines"
 

@@ -10,7 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.trace import StatusCode
 
-from asok_trace.core import names
+from asok_trace.core import findings, names
 from asok_trace.core.errors import Piece
 
 TRACES: Final = 100
@@ -147,17 +147,22 @@ def ring() -> Ring:
 
 
 def report() -> str:
-    """Return the requests that were kept in memory, as trees of their spans with durations.
+    """Return the requests that were kept in memory, as trees of their spans with durations; and
+    below them what was found.
 
-    `setup` keeps them where no exporter is configured: the last 100 traces, 200 spans of each.
+    `setup` keeps requests where no exporter is configured: the last 100 traces, 200 spans of each.
     """
-    kept = [] if _ring is None else _ring.traces()
-    if not kept:
-        return (
+    parts = [] if _ring is None else [found.tree() for found in _ring.traces()]
+    if not parts:
+        parts.append(
             "No request was kept. asok_trace.setup() keeps spans in memory as long as no "
             "OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_TRACES_EXPORTER is set."
         )
-    return "\n\n".join(found.tree() for found in kept)
+    parts += map(str, findings.findings())
+    totals = findings.totals()
+    if totals:
+        parts.append(f"Found: {totals}.")
+    return "\n\n".join(parts)
 
 
 def _about(span: ReadableSpan) -> str:

@@ -23,6 +23,7 @@ def spans() -> Any:
     if not tracing.working or not otel.configured():
         return None
     if _server_span is None:
+        import_module("asok_trace.stamp.marks").install()
         _server_span = import_module("asok_trace.stamp.server_span")
     return _server_span
 

@@ -17,6 +17,7 @@ from opentelemetry.trace import StatusCode
 
 import asok_trace
 from asok_trace import current, wrap
+from asok_trace.core.callsite import relative
 from tests.gateway.sites import PEER, Reply, Site
 from tests.propagate.lines import Line, elsewhere, ids, named, say, span
 
@@ -279,7 +280,7 @@ def test_current_request_raises_with_the_explanation(
         line = make.__code__.co_firstlineno + 1
         assert note.startswith(
             f"{wanted.__name__}() was given to asok_trace.wrap(..., outlive=True) at "
-            f"{__file__}:{line} {make.__qualname__}: it may run after its request has ended"
+            f"{relative(__file__)}:{line} make: it may run after its request has ended"
         )
         assert "Pass what it needs of the request as arguments" in note
 

@@ -15,6 +15,7 @@ import pytest
 
 import asok_trace
 from asok_trace import ConfigError, propagate_threads
+from asok_trace.core.callsite import relative
 from asok_trace.detect.origin import SPAWNED, Origin
 from asok_trace.propagate import threads
 from tests.propagate.hops import (
@@ -165,7 +166,7 @@ def line_of(part: str) -> str:
     """Where this file says ``part``, for the first time."""
     lines = Path(__file__).read_text(encoding="utf-8").splitlines()
     number = next(number for number, line in enumerate(lines, 1) if part in line)
-    return f"{__file__}:{number}"
+    return f"{relative(__file__)}:{number}"
 
 
 def spawns_a_thread(ask: Callable[[], object]) -> None:

@@ -103,7 +103,7 @@ def test_a_fault_costs_the_stamp_alone(
 ) -> None:
     """The span is made without it; the fault is reported once."""
     tracer, ended = tracing
-    monkeypatch.setattr(spans.lookup, "facts", lambda: 1 / 0)
+    monkeypatch.setattr(spans.lookup, "here", lambda: 1 / 0)
     tracer.start_span("one").end()
     tracer.start_span("two").end()
     assert [span.name for span in ended()] == ["one", "two"]

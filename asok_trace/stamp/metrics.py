@@ -1,0 +1,145 @@
+"""What is measured: requests, jobs, and what was found.
+
+Requests as OpenTelemetry's HTTP conventions (stable) have it:
+https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
+Nothing here is labelled by path, ip, user or request id, of which there is no end.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from opentelemetry import metrics
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.semconv.attributes import (
+    error_attributes,
+    http_attributes,
+    network_attributes,
+    url_attributes,
+)
+from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURATION
+from opentelemetry.semconv.schemas import Schemas
+
+import asok_trace
+from asok_trace.core import findings, names
+from asok_trace.core.scope import Scope
+
+# Seconds; those that the conventions recommend.
+_BOUNDARIES: Final = (
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10
+)  # fmt: skip
+
+# https://www.rfc-editor.org/rfc/rfc9110#section-9 and RFC 5789; others may be anything.
+_METHODS: Final = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"}
+)
+
+
+class Instruments:
+    """The instruments of one meter provider."""
+
+    def __init__(self, provider: metrics.MeterProvider) -> None:
+        meter = provider.get_meter(
+            names.TRACER, asok_trace.__version__, schema_url=Schemas.V1_27_0.value
+        )
+        self._durations = meter.create_histogram(
+            HTTP_SERVER_REQUEST_DURATION,
+            "s",
+            "Duration of HTTP requests, from their first byte to the last of their response",
+            explicit_bucket_boundaries_advisory=_BOUNDARIES,
+        )
+        self._active = meter.create_up_down_counter(
+            names.METRIC_ACTIVE_REQUESTS, "{request}", "HTTP requests that are being served"
+        )
+        self._jobs = meter.create_histogram(
+            names.METRIC_JOB_DURATION,
+            "s",
+            "Duration of tasks, jobs and scheduled runs",
+            explicit_bucket_boundaries_advisory=_BOUNDARIES,
+        )
+        meter.create_observable_counter(
+            names.METRIC_FINDINGS,
+            [_observed_findings],
+            "{finding}",
+            "How often a context was lost, leaked or missing",
+        )
+        meter.create_observable_counter(
+            names.METRIC_LATE_LINES,
+            [_observed_late],
+            "{line}",
+            "Lines and spans after the end of their request",
+        )
+
+    def begun(self, scope: Scope, scheme: str) -> None:
+        """Count a request that has begun."""
+        self._active.add(1, _request(scope, scheme))
+
+    def ended(
+        self,
+        scope: Scope,
+        scheme: str,
+        protocol: str,
+        seconds: float,
+        error: BaseException | None,
+        context: Context | None,
+    ) -> None:
+        """Count a request that has ended; ``context`` has its span, for an exemplar."""
+        attributes = _request(scope, scheme)
+        self._active.add(-1, attributes)
+        attributes[network_attributes.NETWORK_PROTOCOL_VERSION] = protocol
+        status = scope._status
+        if status is not None:
+            attributes[http_attributes.HTTP_RESPONSE_STATUS_CODE] = status
+        if scope._route is not None:
+            attributes[http_attributes.HTTP_ROUTE] = scope._route
+        if error is not None:
+            attributes[error_attributes.ERROR_TYPE] = type(error).__qualname__
+        elif status is not None and status >= 500:
+            attributes[error_attributes.ERROR_TYPE] = str(status)
+        self._durations.record(seconds, attributes, context)
+
+    def worked(self, scope: Scope, seconds: float, error: BaseException | None) -> None:
+        """Count a task, job or scheduled run that has ended, in its span's context."""
+        attributes: dict[str, Any] = {names.ATTRIBUTE_WORK_KIND: scope._kind}
+        if scope._name is not None:
+            attributes[names.ATTRIBUTES[names.TASK]] = scope._name
+        if error is not None:
+            attributes[error_attributes.ERROR_TYPE] = type(error).__qualname__
+        self._jobs.record(seconds, attributes)
+
+
+def _request(scope: Scope, scheme: str) -> dict[str, Any]:
+    method = scope._method
+    return {
+        http_attributes.HTTP_REQUEST_METHOD: method if method in _METHODS else "_OTHER",
+        url_attributes.URL_SCHEME: scheme if scheme in ("http", "https") else "_OTHER",
+    }
+
+
+def _observed_findings(_options: CallbackOptions) -> Iterable[Observation]:
+    return [
+        Observation(
+            times,
+            {
+                names.ATTRIBUTE_FINDING: slug,
+                names.ATTRIBUTE_FINDING_KIND: findings.KINDS[slug],
+            },
+        )
+        for slug, times in findings.counts().items()
+    ]
+
+
+def _observed_late(_options: CallbackOptions) -> Iterable[Observation]:
+    return [Observation(findings.counts().get(findings.LATE, 0))]
+
+
+_made: tuple[Any, Instruments] | None = None
+
+
+def instruments() -> Instruments:
+    """Return the instruments of the process's meter provider."""
+    global _made
+    provider = metrics.get_meter_provider()
+    if _made is None or _made[0] is not provider:
+        _made = (provider, Instruments(provider))
+    return _made[1]
