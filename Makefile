@@ -17,6 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/shop/demo.py
 	$(BIN)/python examples/flask_shop/demo.py
 	$(BIN)/python examples/quart_chat/demo.py
+	$(BIN)/python examples/bugs/demo.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

@@ -11,6 +11,7 @@ Floors; imports go down only, and folders on one floor never import each other:
     1  core/                    the scope, the settings, the names; standard library only
 
 Importing this package imports nothing: a public name loads its module when it is touched.
+It may be loaded before pytest, which would warn that it is not rewritten: PYTEST_DONT_REWRITE.
 """
 
 import os

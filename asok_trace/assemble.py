@@ -8,7 +8,7 @@ from typing import Any
 from asok_trace import callables, config
 from asok_trace.core.errors import ConfigError
 from asok_trace.core.hooks import Handle, Hook
-from asok_trace.core.settings import CARRY, OFF, Settings, default, set_default
+from asok_trace.core.settings import CARRY, OFF, STRICT, Settings, default, set_default
 from asok_trace.frameworks import base
 from asok_trace.frameworks.base import Entry, Framework
 from asok_trace.gateway import asgi, message, notes, wsgi
@@ -134,6 +134,7 @@ def setup(app: Any = None, *, interface: str | None = None, **settings: Any) -> 
             if before is None or before[0] is not handle:
                 undos.append(handle.undo)
         providers.set_up(resolved.service)
+        callables.tell_strict(resolved)
         tracing.spans()  # loaded now, not by the first request
         undos.append(put_in_chain())
         if resolved.threads is None:
@@ -163,7 +164,10 @@ def _all(undos: list[Callable[[], None]]) -> None:
 
 
 def _wanted(entries: Sequence[Entry], settings: Settings) -> Iterator[Entry]:
+    errors = settings.level == STRICT if settings.errors is None else settings.errors
     for entry in entries:
+        if entry.kind == "complaint" and not errors:
+            continue
         if settings.cron or not entry.kind.startswith("cron"):
             yield entry
 
@@ -220,6 +224,7 @@ _MAKERS: dict[str, Callable[[Hook, Gate], Any]] = {
     "route": notes.route,
     "dispatch": notes.dispatch,
     "error": notes.error,
+    "task": elsewhere.task,
     "connect": partial(message.gateway, event="connect"),
     "message": partial(message.gateway, event="message"),
     "disconnect": partial(message.gateway, event="disconnect"),
@@ -237,5 +242,6 @@ _SHARED: dict[str, Callable[[Hook, Framework], Any]] = {
     "cron": elsewhere.cron,
     "cron_turn": elsewhere.turn,
     "error_log": notes.error_log,
+    "complaint": notes.complaint,
     "received": asgi.received,
 }

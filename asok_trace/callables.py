@@ -1,20 +1,25 @@
 """`instrument` for an application of no known framework: the callable, wrapped."""
 
 import inspect
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from asok_trace.core import findings, names
+from asok_trace.core.callsite import caller, claim
 from asok_trace.core.errors import ConfigError
 from asok_trace.core.hooks import Handle
 from asok_trace.core.settings import OFF, STRICT, WATCH, Settings, want
-from asok_trace.frameworks import plain
+from asok_trace.frameworks import otel, plain
 from asok_trace.gateway import asgi, wsgi
 from asok_trace.gateway.exchange import Gate
 from asok_trace.propagate.threads import propagate_threads
 
 _MARK = "_asok_trace"
 _GATEWAYS: dict[str, Callable[[Any, Gate], Any]] = {"wsgi": wsgi.gateway, "asgi": asgi.gateway}
+
+_told_strict = False
 
 
 class _Given:
@@ -55,16 +60,39 @@ def instrument(app: Any, interface: str | None, settings: Settings) -> Handle:
 
 def in_process(settings: Settings) -> Handle:
     """Do what a gateway's ``settings`` want of the whole process, until it is undone."""
+    frame = caller()
+    if frame is not None:
+        claim(frame.f_code.co_filename)  # an application may be installed as a package
+    rules = [findings.ignore(key) for key in settings.ignore]
     mode = settings.threads or (WATCH if settings.level == STRICT else OFF)
     threads = None if mode == OFF else propagate_threads(mode)
     forget = want(settings.level)
+    tell_strict(settings)
 
     def undo() -> None:
         forget()
+        for rule in rules:
+            rule.undo()
         if threads is not None:
             threads.undo()
 
     return Handle(undo)
+
+
+def tell_strict(settings: Settings) -> None:
+    """Say once what it takes to look at OpenTelemetry's contexts, where ``settings`` ask for all
+    there is: the runtime context is chosen when OpenTelemetry is imported."""
+    global _told_strict
+    if _told_strict or settings.level != STRICT or not otel.configured() or otel.strict():
+        return
+    _told_strict = True
+    logging.getLogger(names.LOGGER).info(
+        'asok_trace: level="strict" does not cover how spans are attached and detached: '
+        "OpenTelemetry was imported with another runtime context. Set "
+        "%s=%s in the environment before the program starts.",
+        names.OTEL_CONTEXT,
+        names.STRICT_CONTEXT,
+    )
 
 
 def _interface(app: Any, said: str | None) -> str:

@@ -70,7 +70,7 @@ def test_everything_is_given_back(make_app: Callable[[], Asok]) -> None:
     list(owners(app))  # imported, if they were not
     before = state(app)
     entries = [entry for entry in FRAMEWORK.entries(app) if entry.owner is not None]
-    with asok_trace.instrument(app):
+    with asok_trace.instrument(app, errors=True):
         hooked = state(app)
         for entry in entries:
             assert entry.owner is not None

@@ -20,6 +20,7 @@ FLOORS = [
     {"gateway", "propagate"},
     {"config", "assemble", "callables", "providers"},
     {"tools"},
+    {"__main__"},
 ]
 
 CORE = {"core"}

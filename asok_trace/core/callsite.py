@@ -5,7 +5,7 @@ import sys
 import sysconfig
 from functools import lru_cache
 from types import CodeType, FrameType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 # What a log call or the start of a span goes through, on its way from the program to us.
 _WAY_IN = ("asok_trace", "structlog", "logging", "opentelemetry", "contextlib")
@@ -20,6 +20,22 @@ _BETWEEN = (
     "ddtrace.contrib",
     "ddtrace.vendor",
 )
+
+# What runs the program, in the thread in which the program has started it: who called is within.
+_RUNNING = (
+    "asyncio.events",
+    "asyncio.runners",
+    "uvloop",
+    "socketserver",
+    "wsgiref",
+    "werkzeug.serving",
+    "waitress",
+    "gunicorn",
+    "uvicorn",
+    "hypercorn",
+)
+
+_COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 
@@ -58,7 +74,7 @@ def speaker(frame: FrameType) -> FrameType:
     """Return the frame that logged a line or started a span, from ``frame`` on: the first one
     outside of what such calls go through."""
     found: FrameType | None = frame
-    while found is not None and _is_way_in(found.f_globals.get("__name__")):
+    while found is not None and _ways_in[found.f_globals.get("__name__")]:
         found = found.f_back
     return found or frame
 
@@ -70,8 +86,11 @@ def program(frame: FrameType) -> FrameType:
 
 
 def in_program(frame: FrameType | None) -> FrameType | None:
-    """Return the first call from ``frame`` on that no library made; None if there is none."""
+    """Return the first call from ``frame`` on that no library made; None if there is none before
+    that which runs the program: a server, an event loop."""
     while frame is not None and not _is_program(frame):
+        if _is_running(frame.f_globals.get("__name__")):
+            return None
         frame = frame.f_back
     return frame
 
@@ -80,7 +99,7 @@ def outermost(frame: FrameType) -> FrameType:
     """Return the program's first call on this stack: what a thread or a loop was given to run."""
     found = frame
     around = frame.f_back
-    while around is not None:
+    while around is not None and not _is_running(around.f_globals.get("__name__")):
         if _is_program(around):
             found = around
         around = around.f_back
@@ -102,8 +121,22 @@ def relative(filename: str) -> str:
 
 
 def short(qualname: str) -> str:
-    """A function's name without those around it: ``View.post``, of ``make.<locals>.View.post``."""
-    return qualname.rpartition("<locals>.")[2]
+    """A function's name without those around it: ``View.post``, of ``make.<locals>.View.post``.
+    Of a lambda with the one around it, and of a comprehension that one's alone."""
+    names = qualname.split(".<locals>.")
+    while names[-1] in _COMPREHENSIONS:
+        names.pop()
+        if not names:
+            return "<module>"
+    return ".".join(names[-2:] if names[-1] == "<lambda>" else names[-1:])
+
+
+def module(frame: FrameType) -> str:
+    """The name of the module that ``frame`` is in, also of one that was started by its name."""
+    name = frame.f_globals.get("__name__")
+    if name == "__main__":
+        name = getattr(frame.f_globals.get("__spec__"), "name", name)
+    return name if isinstance(name, str) else "?"
 
 
 def _is_program(frame: FrameType) -> bool:
@@ -112,9 +145,25 @@ def _is_program(frame: FrameType) -> bool:
     )
 
 
+class _WaysIn(dict[object, bool]):
+    """Whether a module is one that such calls go through. A dict: asked for every frame."""
+
+    def __missing__(self, name: object) -> bool:
+        if len(self) >= 1024:
+            self.clear()
+        found = isinstance(name, str) and name.partition(".")[0] in _WAY_IN
+        self[name] = found
+        return found
+
+
+_ways_in: Final = _WaysIn()
+
+
 @lru_cache(maxsize=1024)
-def _is_way_in(module: object) -> bool:
-    return isinstance(module, str) and module.partition(".")[0] in _WAY_IN
+def _is_running(name: object) -> bool:
+    return isinstance(name, str) and any(
+        name == one or name.startswith(one + ".") for one in _RUNNING
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -6,6 +6,7 @@ on as if we were not there.
 """
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -47,10 +48,12 @@ class Piece:
     def failed(self, error: Exception) -> None:
         """Report the fault once, with its traceback, and switch this piece off.
 
-        An exhausted stack or heap is the state of the moment, not a fault of the piece: it is
-        swallowed, and the piece stays on.
+        An exhausted stack or heap is the state of the moment, not a fault of the piece, and so is
+        an interpreter that is being taken down: it is swallowed, and the piece stays on.
         """
         if isinstance(error, (RecursionError, MemoryError)) or not self.working:
+            return
+        if sys.is_finalizing():
             return
         self.working = False
         # Logging can fail too (a handler of the host that raises); there is nobody to tell.

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from types import CodeType
 from typing import Any, Final
 
@@ -21,8 +22,8 @@ from asok_trace.core import names, settings
 from asok_trace.core.errors import Piece
 from asok_trace.core.hooks import Handle
 
-SITES: Final = 1000
-"""Places kept; what is found at further ones is counted."""
+SITES: Final = 500
+"""Places of one kind that are kept; what is found at further ones is counted."""
 LOGGED: Final = 100
 """Places of one kind that are logged; further ones are in `findings()` only."""
 
@@ -111,13 +112,15 @@ class Finding:
 class Site:
     """A place at which something was found, and how often."""
 
-    __slots__ = ("_code", "_facts", "count", "first_seen", "ignored", "last_seen", "slug")
+    __slots__ = ("_code", "_facts", "count", "first_seen", "last_seen", "quiet", "slug")
 
-    def __init__(self, slug: str, code: CodeType | None, facts: dict[str, Any]) -> None:
+    def __init__(
+        self, slug: str, code: CodeType | None, facts: dict[str, Any], *, quiet: bool
+    ) -> None:
         self.slug = slug
+        self.quiet = quiet
         self._code = code  # kept, so that its id() stays its own
         self._facts = facts
-        self.ignored = False
         self.count = 0
         self.first_seen = self.last_seen = time.time()
 
@@ -129,6 +132,16 @@ class Site:
         if markers and not self.ignored:
             for mark in markers:
                 mark(self)
+
+    @property
+    def ignored(self) -> bool:
+        """Whether it is not to be told, by the rules of this moment."""
+        if self.quiet:
+            return True
+        key = self._facts["key"]
+        if any(_matches(key, pattern) for pattern in settings.default().ignore):
+            return True
+        return any(rule.covers(self._facts) for rule in _rules)
 
     def finding(self) -> Finding:
         """What is known of it by now."""
@@ -150,19 +163,23 @@ class _Rule:
     module: str | None
     thread: str | None
 
-    def covers(self, site: Site) -> bool:
-        facts = site._facts
+    def covers(self, facts: dict[str, Any]) -> bool:
         key: str = facts["key"]
         module = key.partition(":")[2]
         return (
-            (self.key is None or fnmatchcase(key, self.key))
+            (self.key is None or _matches(key, self.key))
             and (
                 self.module is None
-                or fnmatchcase(module, self.module)
-                or fnmatchcase(module, f"{self.module}.*")
+                or _matches(module, self.module)
+                or _matches(module, f"{self.module}.*")
             )
-            and (self.thread is None or fnmatchcase(facts["thread"], self.thread))
+            and (self.thread is None or _matches(facts["thread"], self.thread))
         )
+
+
+def _matches(text: str, pattern: str) -> bool:
+    # A bracket is one: routes have them, /user/[id].
+    return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 Place = tuple[str, object, int]
@@ -174,39 +191,38 @@ sites: dict[Place, Site] = {}
 serving = False
 """Whether this process has served a request by now; what comes before is ``startup``."""
 
-beyond: dict[str, int] = {}
+beyond: dict[str, int] = dict.fromkeys(KINDS, 0)
 """Slug -> how often it was found at places that are not kept; and all of ``startup``."""
+
+_kept: dict[str, int] = dict.fromkeys(KINDS, 0)
+_told: dict[str, int] = dict.fromkeys(KINDS, 0)
 
 markers: "list[Callable[[Site], None]]" = []
 """Called whenever something is found, by whoever is affected; they never raise."""
 
 _listeners: list[Callable[[Finding], object]] = []
 _rules: list[_Rule] = []
-_waiting: deque[Callable[[], None]] = deque()
-
-# Guards what is added. Re-entrant: a collection inside it may find something. Made anew after a
-# fork, where another thread may have held it.
-_adding = threading.RLock()
-
-
-def _new_lock() -> None:
-    global _adding
-    _adding = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_lock)
+_waiting: deque[Callable[[], None]] = deque(maxlen=SITES)
 
 
 def serve() -> None:
     """A request has begun."""
     global serving
     serving = True
+    if _waiting:
+        settle()
 
 
 def count(slug: str) -> None:
     """Count what is not told one by one."""
-    beyond[slug] = beyond.get(slug, 0) + 1
+    # No lock, here as below: what is not a call, no other thread gets in between.
+    beyond[slug] += 1
+
+
+def full(slug: str) -> bool:
+    """Whether no further place of this kind is kept. Each kind has room of its own: what is
+    harmless and everywhere must not hide what is not."""
+    return _kept[slug] >= SITES
 
 
 def add(
@@ -224,6 +240,7 @@ def add(
     path: str | None = None,
     known_as: str | None = None,
     quietly: bool = False,
+    deferred: bool = False,
 ) -> Site | None:
     """Note what was found at a place that is not in `sites` yet, and tell it. Never raises an
     Exception of a listener's.
@@ -232,36 +249,41 @@ def add(
         place: the code and the instruction, by which it is known again; without code, it is
             ``known_as`` something else.
         quietly: count it and keep it, but never tell.
+        deferred: tell it later: here, somebody may hold the lock of a log handler.
     """
     code, instruction = place
     where = (slug, known_as or key if code is None else id(code), instruction)
-    with _adding:
-        site = sites.get(where)
-        if site is None:
-            if len(sites) >= SITES:
-                count(slug)
-                return None
-            facts = {
-                "message": message,
-                "callsite": callsite,
-                "origin": origin,
-                "thread": thread or threading.current_thread().name,
-                "task": task,
-                "request_id": request_id,
-                "path": path,
-                "fix": fix,
-                "key": key,
-            }
-            site = Site(slug, code, facts)
-            site.ignored = quietly
-            sites[where] = site
-            rank = sum(1 for other in sites.values() if other.slug == slug and not other.ignored)
-            is_new = not _is_ignored(site)
-        else:
-            rank, is_new = 0, False
+    site = sites.get(where)
+    if site is None:
+        if full(slug):
+            count(slug)
+            return None
+        facts = {
+            "message": message,
+            "callsite": callsite,
+            "origin": origin,
+            "thread": thread or threading.current_thread().name,
+            "task": task,
+            "request_id": request_id,
+            "path": path,
+            "fix": fix,
+            "key": key,
+        }
+        made = Site(slug, code, facts, quiet=quietly)
+        # One step: of the threads that come here at once, one has made it.
+        site = sites.setdefault(where, made)
+        if site is made:
+            _kept[slug] += 1
+            site.hit()
+            if not site.ignored:
+                _told[slug] += 1
+                tell = partial(_tell, site, _told[slug])
+                if deferred:
+                    later(tell)
+                else:
+                    tell()
+            return site
     site.hit()
-    if is_new:
-        _tell(site, rank)
     return site
 
 
@@ -327,15 +349,6 @@ def settle() -> None:
             telling.failed(error)
 
 
-def _is_ignored(site: Site) -> bool:
-    if site.ignored:
-        return True
-    key = site._facts["key"]
-    if any(fnmatchcase(key, pattern) for pattern in settings.default().ignore):
-        return True
-    return any(rule.covers(site) for rule in _rules)
-
-
 # What is put in to look once more before the findings are read: detectors that wait for something.
 _lookers: list[Callable[[], None]] = []
 
@@ -348,7 +361,7 @@ def findings() -> list[Finding]:
     for look in _lookers:
         look()
     settle()
-    return [site.finding() for site in list(sites.values()) if not _is_ignored(site)]
+    return [site.finding() for site in list(sites.values()) if not site.ignored]
 
 
 def on_finding(callback: Callable[[Finding], object]) -> Handle:
@@ -414,9 +427,9 @@ def counts() -> dict[str, int]:
     """How often each slug was found that is not ignored by a rule."""
     times = dict(beyond)
     for site in list(sites.values()):
-        if site.ignored or not _is_ignored(site):
-            times[site.slug] = times.get(site.slug, 0) + site.count
-    return times
+        if site.quiet or not site.ignored:
+            times[site.slug] += site.count
+    return {slug: number for slug, number in times.items() if number}
 
 
 def totals() -> str:
@@ -425,7 +438,7 @@ def totals() -> str:
     times = counts()
     places: dict[str, int] = {}
     for site in list(sites.values()):
-        if not _is_ignored(site):
+        if not site.ignored:
             places[site.slug] = places.get(site.slug, 0) + 1
     return ", ".join(
         f"{slug} {times[slug]}"
@@ -438,7 +451,7 @@ def totals() -> str:
 def _told_at_exit() -> None:
     """What was told once may have been found often."""
     try:
-        often = [s for s in list(sites.values()) if s.count > 1 and not _is_ignored(s)]
+        often = [s for s in list(sites.values()) if s.count > 1 and not s.ignored]
         if often:
             informative = all(site.slug in _INFORMATIVE for site in often)
             logging.getLogger(names.LOGGER).log(
@@ -457,7 +470,12 @@ def clear() -> None:
     """Forget what was found, and that anything was served; rules and listeners stay."""
     global serving
     serving = False
-    with _adding:
-        sites.clear()
-        beyond.clear()
-        _waiting.clear()
+    sites.clear()
+    _waiting.clear()
+    for counter in (beyond, _kept, _told):
+        counter.update(dict.fromkeys(KINDS, 0))
+
+
+# A child process has found nothing yet, and has served nobody.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=clear)

@@ -97,5 +97,9 @@ CARRIER: Final = {
 JOB_CARRIER: Final = "asok_trace"
 """The key of a framework's own job that holds its carrier."""
 
+# OpenTelemetry's own variable, and our entry point that it may name.
+OTEL_CONTEXT: Final = "OTEL_PYTHON_CONTEXT"
+STRICT_CONTEXT: Final = "asok_trace_strict"
+
 # Environment variables are this prefix and the upper-case name of a setting.
 ENVIRONMENT_PREFIX: Final = "ASOK_TRACE_"

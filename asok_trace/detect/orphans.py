@@ -3,67 +3,85 @@
 import sys
 import threading
 from types import FrameType, TracebackType
-from typing import Final
+from typing import Any, Final
 
 from asok_trace.core import findings, settings, text
-from asok_trace.core.callsite import (
-    in_program,
-    outermost,
-    short,
-    speaker,
-    where,
-)
+from asok_trace.core.callsite import in_program, module, outermost, short, speaker, where
 from asok_trace.core.errors import Piece
-from asok_trace.core.findings import LOST, OUTSIDE, STARTUP
+from asok_trace.core.findings import LOST, OUTSIDE, STARTUP, Site
 from asok_trace.detect.origin import SPAWNED, Origin
 
 watching: Final = Piece("looking for calls outside any request")
 
 _SAID_LIMIT: Final = 80
 
-# Libraries start threads of their own, in whichever request happens to be the first. What a web
-# framework starts is the request's work.
-_FRAMEWORKS: Final = ("asok", "flask", "quart")
+_spawned: Final = SPAWNED.get
+_beyond: Final = findings.beyond
 
 
 class _Here(threading.local):
-    """The line that this thread noted last: the frame that logged it, and the instruction."""
+    """What this thread has noted last, since a line may come by more than once."""
 
-    last: tuple[int, int] | None = None
+    line: tuple[int, int] | None = None
+    """Of structlog: the frame that logged it, and the instruction; until it comes as a record."""
+    record: float | None = None
+    """When the last record was made: of all its copies the same object, and of nothing else's."""
 
 
 _here: Final = _Here()
 
 
-def line(said: object, frame: FrameType | None, *, again: bool = False) -> None:
-    """Note a line that was logged outside any request. Never raises an Exception.
+def silent() -> bool:
+    """Whether nothing is to be noted of what is outside any request just now: it is off, or there
+    was no request yet. That is counted, by each way of logging that a line takes."""
+    # Every line outside a request comes here: the order is by what is likely.
+    if findings.serving or _spawned() is not None:
+        return not settings.watching
+    if settings.watching:
+        _beyond[STARTUP] += 1
+    return True
+
+
+def line(said: object, frame: FrameType, asked: FrameType | None = None) -> None:
+    """Note a line that was logged outside any request, unless it is `silent` there. Never raises
+    an Exception.
 
     Args:
-        said: the event, or the format string, before anything was put into it.
+        said: the event, before anything was put into it.
         frame: where to begin to look for who logged it.
-        again: structlog may have handed it on: then it has been noted.
+        asked: the frame that did, if another thread logs it for that.
     """
-    if not settings.watching or not watching.working:
-        return
-    if not findings.serving:
-        findings.count(STARTUP)
-        return
-    if frame is None or findings.is_telling():
+    if not watching.working:
         return
     try:
         frame = speaker(frame)
-        here = (id(frame), frame.f_lasti)
-        if again and _here.last == here:
+        _here.line = (id(frame), frame.f_lasti)
+        _note(asked or frame, "line", said, "logged", moving=asked is not None)
+    except Exception as error:
+        watching.failed(error)
+
+
+def record(made: Any, frame: FrameType, *, deferred: bool = False) -> None:
+    """Note a log record as `line` does: not twice, if several handlers have it stamped; and not
+    if it is what structlog has made of a line that was noted.
+
+    Args:
+        made: the record.
+        frame: where to begin to look for who logged it.
+        deferred: tell it later; see `findings.add`.
+    """
+    if not watching.working:
+        return
+    try:
+        here = _here
+        created = getattr(made, "created", None)
+        if here.record is created:
             return
-        _here.last = here
-        came_from = SPAWNED.get()
-        slug = OUTSIDE if came_from is None else LOST
-        site = findings.sites.get((slug, id(frame.f_code), frame.f_lasti))
-        if site is None:
-            quoted = text.clean(said, _SAID_LIMIT)
-            _add(slug, frame, came_from, f"line {quoted!r} logged")
-        else:
-            site.hit()
+        here.record = created
+        frame = speaker(frame)
+        noted, here.line = here.line, None
+        if noted != (id(frame), frame.f_lasti):
+            _note(frame, "line", made.msg, "logged", deferred=deferred)
     except Exception as error:
         watching.failed(error)
 
@@ -77,82 +95,116 @@ def span(name: str, frame: FrameType, *, has_parent: bool) -> str | None:
         frame: where to begin to look for who started it.
         has_parent: whether it is part of a trace: then there is something behind it.
     """
-    if not settings.watching or not watching.working:
-        return None
-    came_from = SPAWNED.get()
-    if has_parent and came_from is None:
-        return None
-    if not findings.serving:
-        findings.count(STARTUP)
+    if not watching.working or (has_parent and SPAWNED.get() is None) or silent():
         return None
     try:
-        frame = speaker(frame)
-        slug = OUTSIDE if came_from is None else LOST
-        site = findings.sites.get((slug, id(frame.f_code), frame.f_lasti))
-        if site is None:
-            quoted = text.clean(name, _SAID_LIMIT)
-            site = _add(slug, frame, came_from, f"span {quoted!r} started")
-        else:
-            site.hit()
+        site = _note(speaker(frame), "span", name, "started")
     except Exception as error:
         watching.failed(error)
         return None
-    return None if site is None or site.ignored else slug
+    return None if site is None or site.ignored else site.slug
 
 
 def access(place: FrameType | TracebackType, what: str, came_from: Origin | None) -> None:
-    """Note an access to a framework's current request that raised, since there is none.
+    """Note an access to a framework's current request that raised, since there is none. Never
+    raises an Exception.
 
     Args:
         place: of the access: the frame that is in it, or the traceback's part of that frame.
         what: what the framework calls it: ``current_request``.
         came_from: who started what it is in, if that is known.
     """
-    if not settings.watching or not watching.working:
-        return
-    if not findings.serving:
-        findings.count(STARTUP)
+    if not watching.working or silent():
         return
     try:
         if isinstance(place, TracebackType):
-            frame, instruction, number = place.tb_frame, place.tb_lasti, place.tb_lineno
+            frame, at = place.tb_frame, (place.tb_lasti, place.tb_lineno)
         else:
-            frame, instruction, number = place, place.f_lasti, place.f_lineno
-        site = findings.sites.get((LOST, id(frame.f_code), instruction))
-        if site is None:
-            _add(LOST, frame, came_from, f"{what} read", (instruction, number))
-        else:
+            frame, at = place, (place.f_lasti, place.f_lineno)
+        shown = in_program(frame)
+        if shown is not None and shown is not frame:
+            frame, at = shown, (shown.f_lasti, shown.f_lineno)
+        site = findings.sites.get((LOST, id(frame.f_code), at[0]))
+        if site is not None:
             site.hit()
+            return
+        work = short(outermost(frame).f_code.co_qualname)
+        quietly = shown is None and (came_from is None or not came_from.meant)
+        _add(LOST, frame, at, came_from, f"{what} read", work, quietly=quietly)
     except Exception as error:
         watching.failed(error)
 
 
+def _note(
+    frame: FrameType,
+    what: str,
+    said: object,
+    done: str,
+    *,
+    moving: bool = False,
+    deferred: bool = False,
+) -> Site | None:
+    """Note what was said in ``frame``, which may be ``moving``, in another thread; return the place
+    at which it is known."""
+    came_from = SPAWNED.get()
+    slug = OUTSIDE if came_from is None else LOST
+    at = -frame.f_lineno if moving else frame.f_lasti
+    site = findings.sites.get((slug, id(frame.f_code), at))
+    if site is not None:
+        site.hit()
+        return site
+    # If a library has said it, the place is the program's that has called it. If nobody has: its
+    # own housekeeping, told apart from what somebody meant to run there.
+    place, quietly = in_program(frame), False
+    if place is None:
+        quietly = came_from is None or not came_from.meant
+        place, at = frame, ~at if quietly else at
+    elif place is not frame:
+        at = place.f_lasti
+    site = findings.sites.get((slug, id(place.f_code), at))
+    if site is not None:
+        site.hit()
+        return site
+    if findings.full(slug):
+        findings.count(slug)
+        return None
+    if findings.is_telling():  # a callback's own lines
+        return None
+    # Text alone is looked at: anything else might run code of the program's to become some.
+    quoted = text.clean(said, _SAID_LIMIT) if isinstance(said, str) else type(said).__name__
+    work = short(outermost(frame).f_code.co_qualname)
+    return _add(
+        slug,
+        place,
+        (at, place.f_lineno),
+        came_from,
+        f"{what} {quoted!r} {done}",
+        work,
+        quietly=quietly,
+        deferred=deferred,
+    )
+
+
 def _add(
     slug: str,
-    frame: FrameType,
+    place: FrameType,
+    at: tuple[int, int | None],
     came_from: Origin | None,
     what: str,
-    at: tuple[int, int | None] | None = None,
-) -> findings.Site | None:
-    """Add what is at a new place: ``frame``, at the instruction and line ``at``."""
-    instruction, number = (frame.f_lasti, frame.f_lineno) if at is None else at
-    shown = in_program(frame)
-    # A library's own housekeeping: nobody could write anything else instead.
-    quietly = shown is None and (
-        came_from is None or came_from.starter.partition(".")[0] not in _FRAMEWORKS
-    )
-    if shown is None:
-        shown = frame
-    elif shown is not frame:
-        number = shown.f_lineno
-    code = shown.f_code
-    module = shown.f_globals.get("__name__", "?")
-    work = short(outermost(frame).f_code.co_qualname)
+    work: str,
+    *,
+    quietly: bool = False,
+    deferred: bool = False,
+) -> Site | None:
+    """Add what is at a new place: in ``place``, at an instruction and line of it, in ``work``."""
+    instruction, number = at
+    code = place.f_code
     if came_from is not None:
-        by = "a request" if came_from.name is None else came_from.name
-        message = f"{what} outside any request, by what {by} started without its context"
+        message = (
+            f"{what} outside any request, by what {came_from.what} started without its context"
+        )
         fix = (
-            f"hand over asok_trace.wrap({work}) there; or "
+            f"hand over asok_trace.wrap({came_from.handed or work}) there; or "
             f'asok_trace.propagate_threads("carry") for all threads and pools'
         )
     elif slug == LOST:
@@ -166,16 +218,17 @@ def _add(
         fix = f'with asok_trace.scope("{work}"): around the work that it belongs to'
     return findings.add(
         slug,
-        (frame.f_code, instruction),
+        (code, instruction),
         message=message,
         callsite=where(code, number or code.co_firstlineno),
         fix=fix,
-        key=f"{slug}:{module}.{short(code.co_qualname)}",
+        key=f"{slug}:{module(place)}.{short(code.co_qualname)}",
         origin=None if came_from is None else f"started at {came_from.callsite}",
         task=task(),
         request_id=None if came_from is None else came_from.request_id,
         path=None if came_from is None else came_from.what,
         quietly=quietly,
+        deferred=deferred,
     )
 
 

@@ -16,6 +16,7 @@ from asok_trace.frameworks.live import live_unowned
 # On the instance, where `Asok.__call__` looks them up: a wrapper around the app itself would
 # hide from servers which of WSGI, ASGI2 and ASGI3 it speaks, and middleware misses static files,
 # 404, health and redirects.
+_COMPLAINT = Entry("_get_current_object", "complaint", "asok.context:RequestProxy")
 _APP = (
     Entry("_wsgi_call", "wsgi"),
     Entry("_asgi_call", "asgi"),
@@ -37,6 +38,7 @@ _APP = (
     Entry("_execute_task_safe", "cron", "asok.scheduler:ScheduledTask"),
     Entry("_acquire_distributed_lock", "cron_turn", "asok.scheduler:ScheduledTask"),
     Entry("error", "error_log", "asok.scheduler:logger"),
+    _COMPLAINT,
 )
 _WORKER = (
     Entry("_execute_job_in_thread", "consume", "asok.cli.worker"),
@@ -51,6 +53,7 @@ _WEBSOCKET_SERVER = (
     Entry("_fire_on_disconnect", "disconnect"),
     # The server swallows what its handlers raise, here and in live components.
     Entry("error", "error_log", "asok.ws.server:logger"),
+    _COMPLAINT,
 )
 _ENTRIES = {
     ("asok.core.asok", "Asok"): _APP,

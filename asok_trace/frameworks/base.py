@@ -30,10 +30,13 @@ class Entry(NamedTuple):
 
     Of work that leaves the request: ``job`` runs a job in this process, retries included,
     ``attempt`` each one of them; ``queued`` returns the dict of a job for another process.
-    ``outlive`` is handed to a thread by its attribute. ``awaited`` runs an awaitable in another
+    ``outlive`` is handed to a thread by its attribute. ``task`` takes a function and its arguments,
+    to be run in a task after the response. ``awaited`` runs an awaitable in another
     thread. ``cron`` runs a scheduled function, if ``cron_turn`` says that it is its turn. In a
     process of its own, ``consume`` handles one raw job: ``verified`` returns its dict, and
     ``job_failed`` is called where it has failed.
+
+    ``complaint`` raises one of the `Framework.complaints` where there is no current request.
     """
     owner: str | None = None
     """``package.module`` or ``package.module:Name``; None is the application object."""
@@ -201,6 +204,11 @@ def of_app(app: object) -> tuple[Framework, Sequence[Entry]] | None:
         if entries:
             return framework, entries
     return None
+
+
+def complaints() -> tuple[str, ...]:
+    """Return how the errors of all frameworks begin that say that there is no current request."""
+    return tuple(text for framework in loaded() for text in framework.complaints)
 
 
 def loaded() -> Iterator[Framework]:

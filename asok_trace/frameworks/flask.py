@@ -11,7 +11,11 @@ from asok_trace.frameworks.pallets import Pallets, request_of
 
 
 class _Flask(Pallets):
-    complaints: tuple[str, ...] = ("Working outside of request context",)
+    complaints: tuple[str, ...] = (
+        "Working outside of request context",
+        # From 3.2 on, in an application's context.
+        "There is no request in this context",
+    )
 
     def store(self, request: Any) -> dict[str, Any]:
         found: dict[str, Any] = request_of(request).environ

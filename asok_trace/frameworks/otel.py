@@ -37,6 +37,22 @@ def left(expected: Any) -> str | None:
     return str(getattr(span, "name", "?"))
 
 
+def strict() -> bool:
+    """Whether OpenTelemetry's runtime context is ours, which looks at each attach and detach."""
+    return hasattr(_runtime(), "attached")
+
+
+def attached() -> Any:
+    """Return who attached the current context, as `asok_trace.detect.attachments.Attached`; None
+    if that is not known, or the runtime context is not `strict`."""
+    who = getattr(_runtime(), "attached", None)
+    return None if who is None else who()
+
+
+def _runtime() -> Any:
+    return getattr(sys.modules.get("opentelemetry.context"), "_RUNTIME_CONTEXT", None)
+
+
 def line() -> Live | None:
     """Return how the lines of a scope opened now get the ids of their spans; None if nobody
     traces."""

@@ -176,9 +176,9 @@ class Pallets(Plain):
 
         def read() -> Any:
             request = requests(None)
-            if type(request) in known and sockets(None) is None:
+            if (request is None or type(request) in known) and sockets(None) is None:
                 return request
-            # One of both, a new kind, or none.
+            # One of both, or a new kind.
             request = self.current()
             if request is not None and not self._merged:
                 known.add(type(request))

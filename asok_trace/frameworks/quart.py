@@ -13,7 +13,14 @@ from asok_trace.frameworks.pallets import Pallets, request_of
 class _Quart(Pallets):
     lingers = True  # from 0.23 on
     receives = True
-    complaints: tuple[str, ...] = ("Not within a request context", "Not within a websocket context")
+    complaints: tuple[str, ...] = (
+        "Not within a request context",
+        "Not within a websocket context",
+        "Not within a request nor websocket context",
+        # From 0.23 on, in an application's context.
+        "There is no request in this context",
+        "There is no websocket in this context",
+    )
 
     def store(self, request: Any) -> dict[str, Any]:
         found: dict[str, Any] = request_of(request).scope
@@ -35,6 +42,7 @@ class _Quart(Pallets):
 
 _ENTRIES = (
     Entry("asgi_app", "asgi"),
+    Entry("add_background_task", "task"),
     Entry("full_dispatch_request", "dispatch"),
     Entry("full_dispatch_websocket", "dispatch"),
     # The first sees what a view raises, the others what after_request functions do.

@@ -107,6 +107,7 @@ async def _run(
             if gate.framework.lingers and kind == "http.response.body":
                 exchange.end(early=True)
 
+    exchange.preserved = bool(scope.get(_PRESERVED))
     dialogue = None
     if scope["type"] == "websocket":
         dialogue = scope[dialogues.CARRIED] = Dialogue(exchange.scope)
@@ -129,11 +130,12 @@ async def _run(
     finally:
         if dialogue is not None:
             dialogue.end(error)
-        exchange.judged(preserved=bool(scope.get(_PRESERVED)))
-        exchange.end(error)
+        exchange.judged()
+        exchange.end(error, last=False)
         error = None  # a traceback that holds this frame would be a circle
         exchange.detach(token)
         ACTIVE.set(before if before is not None and before._running else None)
+        exchange.returned()
 
 
 def _receiving(receive: Receive, dialogue: Dialogue) -> Receive:

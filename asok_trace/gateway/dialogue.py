@@ -59,6 +59,8 @@ class Dialogue:
             message = self._messages.pop(task)
             if task is here and isinstance(error, Exception):
                 message.scope._error = error
+            if task is here and message.token is not None:
+                attempted(tracing.tracing, _detach, message.token)
             self._close(message)
 
     def _leave(self) -> None:

@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
+from weakref import ref
 
 from asok_trace.core import findings, ids, text
 from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.scope import Fields, Live, Scope
-from asok_trace.core.settings import Settings
-from asok_trace.detect import leaks
+from asok_trace.core.settings import STRICT, Settings
+from asok_trace.detect import explain, leaks, retained
 from asok_trace.frameworks import base, live, otel
 from asok_trace.frameworks.base import Framework
 from asok_trace.gateway import judge
@@ -55,9 +56,11 @@ class Exchange:
         "_ended",
         "_found",
         "_gate",
+        "_handed",
         "_made",
         "_span",
         "_started",
+        "preserved",
         "request",
         "scope",
         "spans",
@@ -76,17 +79,19 @@ class Exchange:
         self._gate = gate
         self._started = time.perf_counter()
         findings.serve()
-        # What was in place before; None once that was compared, or if nothing is looked for.
-        self._found = judge.found(gate)
         self._ended: float | None = None
         # The framework's request, from the start of the response on: a streamed body runs
         # after the framework has put it away.
         self.request: Any = None
+        # At the level `strict`: what the application knows as the request.
+        self._handed: ref[Any] | None = None
         accepted = ids.accept(incoming) if gate.settings.trust_incoming else None
         self._made = accepted is None
         self._span: Any = None
         # What starts and ends spans; None if nobody traces, which costs nothing then.
         self.spans = tracing.spans()
+        # Whether a test client goes on in its context when it is over.
+        self.preserved = False
         self.scope = Scope(
             accepted or ids.make(),
             kind,
@@ -97,6 +102,8 @@ class Exchange:
             line=None if self.spans is None else otel.line(),
             events=gate.settings.log_events,
         )
+        # What was in place before; None once that was compared, or if nothing is looked for.
+        self._found = judge.found(gate, traced=self.scope._line is not None)
 
     def trace(self, header: Callable[[str], str | None], scheme: str, protocol: str) -> None:
         """Start the server span. Only if there are `spans`; never raises an Exception."""
@@ -135,20 +142,49 @@ class Exchange:
             self.scope.fresh()
             if self._gate.framework.resumes:
                 self.request = self._gate.framework.current()
+            if self._gate.settings.level == STRICT:
+                own: Any = self.scope._own
+                self._handed = None if own is None else ref(self._gate.framework.handed(own[0]))
         except Exception as error:
             base.current_request.failed(error)
         if self.spans is not None and self._span is None:
             self._span = contained(tracing.tracing, self._taken)
 
+    def _watch(self) -> None:
+        """Have it looked at whether the request goes, now that all is done for it."""
+        handed, self._handed = self._handed, None
+        if handed is not None and not self.preserved:
+            retained.watch(handed, self.scope, self._gate, judge.view)
+
     def _taken(self) -> Any:
         """The span of another instrumentation, which has started its own within ours."""
         return self.spans.taken(self.scope)
 
-    def judged(self, *, preserved: bool = False) -> None:
-        """Look at what the request leaves in its context, once; not if it is ``preserved``."""
-        found, self._found = self._found, None
-        if found is not None and not preserved:
-            judge.left(found, self.scope, self.context)
+    def judged(self, *, last: bool = True) -> None:
+        """Look at what the request leaves in its context, once; before the ``last`` time only if
+        the framework is done with it."""
+        found = self._found
+        if found is not None and (
+            self.preserved or judge.left(found, self.scope, self.context, last=last)
+        ):
+            self._found = None
+
+    def put_away(self) -> None:
+        """The application has returned, and its `context` is about to be put away: look at what
+        was attached to it."""
+        if self._found is not None and self.context is not None and not self.preserved:
+            judge.attached(self._found, self.scope, self.context)
+
+    def resume(self) -> None:
+        """What is done from now on is still for the request, though its last byte was sent."""
+        self.scope._ended = 0.0
+
+    def returned(self) -> None:
+        """Nothing more is to be done for the request: whoever goes on is late."""
+        scope = self.scope
+        # A body that is yet to be closed may have kept the request current.
+        if not (scope._open or scope._ended or self.preserved or self._found is not None):
+            scope._ended = time.perf_counter()
 
     def unsent(self) -> None:
         """Forget the status: the application failed before the first piece of its body, with
@@ -159,20 +195,25 @@ class Exchange:
         """Note the time at which the response was handed over whole."""
         self._ended = time.perf_counter()
 
-    def end(self, error: BaseException | None = None, *, early: bool = False) -> None:
+    def end(
+        self, error: BaseException | None = None, *, last: bool = True, early: bool = False
+    ) -> None:
         """Close the scope, once, and log the canonical line. Never raises an Exception.
 
-        What it leaves is looked at before; unless that is ``early``, and the application goes on.
+        What it leaves is looked at before, as `judged` does; unless that is ``early``. Whoever goes
+        on is late; but if this was not the ``last`` or is ``early``, not before it has `returned`.
         """
         scope = self.scope
         if not scope._open:
+            self._watch()  # it had ended early
             return
+        explain.passing(error, base.complaints)
         try:
             if error is not None and scope._status is None and isinstance(error, Exception):
                 scope._status = 500  # what every server answers for us
             scope.fresh()
             if not early:
-                self.judged()
+                self.judged(last=last)
             if error is None:
                 error = self._shown(scope)
             else:
@@ -188,9 +229,13 @@ class Exchange:
             if self._gate.settings.access_log:
                 self._log(scope, fields, seconds, error)
             scope.close(self._gate.live_closed, leaks.late(line))
+            if early or self.preserved or not last:
+                self.resume()
         except Exception as fault:
             scope.close()
             closing.failed(fault)
+        if not early:
+            self._watch()
 
     def _shown(self, scope: Scope) -> BaseException | None:
         """The exception that the framework made an error page of, or a WebSocket's end."""

@@ -4,13 +4,15 @@ import inspect
 import sys
 from collections.abc import Mapping
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from asok_trace.core.callsite import relative, where
+from asok_trace.core import findings
+from asok_trace.core.callsite import relative, short, where
 from asok_trace.core.errors import Piece
-from asok_trace.core.scope import Scope
+from asok_trace.core.scope import ACTIVE, Scope
 from asok_trace.core.settings import OFF, STRICT
 from asok_trace.detect import leaks
+from asok_trace.detect.leaks import Place
 from asok_trace.frameworks import otel
 
 if TYPE_CHECKING:
@@ -21,107 +23,156 @@ judging: Final = Piece("looking at what a request leaves behind")
 _STRUCTLOG: Final = "structlog_"
 """How structlog names the variables that it keeps bound values in."""
 
+_REQUEST: Final = "request"
+_LEAVES_REQUEST: Final = (
+    "enter and leave a request's context in one with block; let no BaseException, such as "
+    "SystemExit, out of a signal's receiver"
+)
+
+
+class _Left(NamedTuple):
+    """Something that is in place when a request ends, and was not when it began."""
+
+    what: str
+    """By which it is known again."""
+    said: str
+    fix: str
+
 
 class Found:
     """What was in place when a request began, to be compared with what is when it ends."""
 
     __slots__ = ("_bound", "_gate", "_request", "_traced")
 
-    def __init__(self, gate: "Gate") -> None:
+    def __init__(self, gate: "Gate", traced: bool, strict: bool) -> None:
         self._gate = gate
         self._request = gate.current()
-        self._traced = otel.current() if otel.configured() else None
-        self._bound = _bound() if gate.settings.level == STRICT else None
+        self._traced = otel.current() if traced else None
+        self._bound = _bound() if strict else None
+        # What makes a request of its own in a context that it was given is in it on purpose.
+        if self._request is not None and ACTIVE.get() is None:
+            self._bled_in()
 
-    def bled_in(self) -> None:
+    def _bled_in(self) -> None:
         """Report a request that is in place although it is over: somebody left it."""
-        request = self._request
-        if request is None:
-            return
         framework = self._gate.framework
-        scope = framework.carried(request)
-        # One that has no gateway, or that a test made by hand, is nobody's mistake.
-        if scope is None or scope._open or framework.preserved(request):
+        scope = framework.carried(self._request)
+        # One that has no gateway, or that a test made by hand, is nobody's mistake; and one that
+        # ends while others go on in its context is not over for them.
+        if scope is None or not scope._ended or framework.preserved(self._request):
             return
-        self._request = None  # or the next one would not be missed
-        leaks.bleed(
-            scope,
-            "its request current, and another one began",
-            "end what was begun: request_context() in a with block, and no BaseException in a "
-            "signal's receiver; isolate=True keeps it from the next request",
-            view(self._gate, scope),
-        )
+        said = "its request current, and another one began in its context"
+        left = _Left(_REQUEST, said, _LEAVES_REQUEST)
+        _report(self._gate, scope, left)
 
-    def left_by(self, scope: Scope, traced: Any) -> None:
-        """Report what the request of ``scope`` leaves behind; ``traced`` is the OpenTelemetry
-        context in which it ran, None if nobody traces or that of the server is in force."""
-        gate = self._gate
-        request = gate.current()
+    def report(self, scope: Scope, traced: Any, *, last: bool) -> bool:
+        """As `left` does."""
+        request = self._gate.current()
         if request is not None and request is not self._request:
-            own = gate.framework.carried(request)
+            own = self._gate.framework.carried(request)
+            if own is scope and not last:
+                return False
             if own is None or own is scope or not own._running:
-                leaks.bleed(
-                    scope,
-                    "its request current" if own is scope else "another request current",
-                    "push and pop a context in one with block; let no BaseException out of a "
-                    "signal's receiver",
-                    view(gate, scope),
-                )
-        expected = self._traced if traced is None else traced
-        if expected is not None:
-            span = otel.left(expected)
-            if span is not None:
-                leaks.bleed(
-                    scope,
-                    f"the span {span!r} attached",
-                    "with tracer.start_as_current_span(...): instead of attach(); or detach() "
-                    "in a finally",
-                    view(gate, scope),
-                )
+                said = ("its" if own is scope else "another") + " request current in its context"
+                _report(self._gate, scope, _Left(_REQUEST, said, _LEAVES_REQUEST))
+        if self._traced is not None:
+            self.report_span(scope, traced)
         if self._bound is not None:
-            bound = _bound()
-            keys = [key for key in bound if bound[key] is not self._bound.get(key)]
-            if keys:
-                leaks.bleed(
-                    scope,
-                    f"the structlog variables {', '.join(sorted(keys))} bound",
-                    "with structlog.contextvars.bound_contextvars(...): or clear_contextvars() "
-                    "when the request ends",
-                    view(gate, scope),
-                )
+            self._report_bound(scope, self._bound)
+        return True
+
+    def report_span(self, scope: Scope, traced: Any) -> None:
+        """Report the span that is still attached, if there is one."""
+        if self._traced is None:
+            return
+        span = otel.left(self._traced if traced is None else traced)
+        by = None if span is None else otel.attached()
+        # Where somebody looks at each detach, it may have been reported already.
+        if span is not None and (by is None or by.left_by(scope)):
+            at = "" if by is None else f" at {by.callsite}"
+            left = _Left(
+                f"span {span}",
+                f"the span {span!r} attached to its context{at}",
+                "with tracer.start_as_current_span(...): or opentelemetry.context.detach(token) "
+                "in a finally",
+            )
+            _report(self._gate, scope, left)
+
+    def _report_bound(self, scope: Scope, before: Mapping[str, object]) -> None:
+        bound = _bound()
+        keys = sorted(key for key in bound if bound[key] is not before.get(key))
+        if keys:
+            names = ", ".join(keys)
+            left = _Left(
+                f"structlog {names}",
+                f"the structlog variables {names} bound in its context",
+                "with structlog.contextvars.bound_contextvars(...): or clear_contextvars() when "
+                "the request ends",
+            )
+            _report(self._gate, scope, left)
+
+    def keeps(self, scope: Scope) -> bool:
+        """Whether the request of ``scope`` is still current: the framework is not done with it."""
+        request = self._gate.current()
+        return request is not None and self._gate.framework.carried(request) is scope
 
 
-def found(gate: "Gate") -> Found | None:
-    """Return what is in place now; None where nothing is looked for. Never raises."""
-    if gate.settings.level == OFF or not judging.working:
+def found(gate: "Gate", *, traced: bool) -> Found | None:
+    """Return what is in place now; None where nothing is looked for. Never raises an Exception.
+
+    ``traced`` says whether anybody traces.
+    """
+    level = gate.settings.level
+    if level == OFF or not judging.working:
         return None
     try:
-        made = Found(gate)
-        made.bled_in()
+        if findings._waiting:
+            findings.settle()
+        return Found(gate, traced, level == STRICT)
     except Exception as error:
         judging.failed(error)
         return None
-    return made
 
 
-def left(found: Found, scope: Scope, traced: Any) -> None:
-    """Report what the request of ``scope`` leaves behind. Never raises."""
+def left(found: Found, scope: Scope, traced: Any, *, last: bool) -> bool:
+    """Report what the request of ``scope`` leaves behind. Never raises an Exception.
+
+    Args:
+        last: False if the body is yet to be closed: then nothing is reported as long as the
+            request is current, which is how Flask streams.
+
+    Returns:
+        Whether that is all: nothing has to be looked at again.
+    """
+    if not judging.working:
+        return True
+    try:
+        return found.report(scope, traced, last=last)
+    except Exception as error:
+        judging.failed(error)
+        return True
+
+
+def attached(found: Found, scope: Scope, traced: Any) -> None:
+    """Report a span that is still attached when the application returns, before the context that
+    it is in is put away. Never raises an Exception."""
     if not judging.working:
         return
     try:
-        found.left_by(scope, traced)
+        if not found.keeps(scope):
+            found.report_span(scope, traced)
     except Exception as error:
         judging.failed(error)
 
 
 def abandoned(gate: "Gate", scope: Scope) -> None:
-    """Report a body that was dropped half-way. Never raises."""
+    """Report a body that was dropped half-way. Never raises an Exception."""
     if gate.settings.level == OFF or not judging.working:
         return
     try:
         leaks.unclosed(
             scope,
-            "the body",
+            f"the body of the response to {leaks.told(scope)} was dropped half-way",
             "whoever iterates it has to call its close() (PEP 3333): a middleware around the "
             "application, or the server",
             view(gate, scope),
@@ -130,16 +181,26 @@ def abandoned(gate: "Gate", scope: Scope) -> None:
         judging.failed(error)
 
 
-def view(gate: "Gate", scope: Scope) -> str | None:
-    """The function or page that handles the route of ``scope``: ``file:line function``."""
+def _report(gate: "Gate", scope: Scope, left: _Left) -> None:
+    leaks.bleed(scope, left.said, left.fix, view(gate, scope), what=left.what)
+
+
+def view(gate: "Gate", scope: Scope) -> Place | None:
+    """The function or page that handles the route of ``scope``; without a route, the application,
+    if that is a function. None if neither can be told."""
     if scope._route is None:
+        function = gate.app
+    else:
+        page = next((found for found, route in gate.routes.items() if route == scope._route), None)
+        if isinstance(page, str):
+            return Place(f"{relative(page)}:1 {scope._route}", scope._route)
+        function = gate.framework.view(gate.app, scope._route, scope._method)
+    function = inspect.unwrap(function) if callable(function) else None
+    code = getattr(function, "__code__", None)
+    if code is None:
         return None
-    page = next((found for found, route in gate.routes.items() if route == scope._route), None)
-    if isinstance(page, str):
-        return f"{relative(page)}:1 {scope._route}"
-    function = gate.framework.view(gate.app, scope._route, scope._method)
-    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
-    return None if code is None else where(code, code.co_firstlineno)
+    module = getattr(function, "__module__", "?")
+    return Place(where(code, code.co_firstlineno), f"{module}.{short(code.co_qualname)}")
 
 
 def _bound() -> Mapping[str, object]:

@@ -10,8 +10,8 @@ from asok_trace.core import findings, ids, names, text
 from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.hooks import Hook
 from asok_trace.core.scope import ACTIVE, Scope
-from asok_trace.detect import leaks
-from asok_trace.frameworks import otel
+from asok_trace.detect import explain, leaks
+from asok_trace.frameworks import base, otel
 from asok_trace.frameworks.base import Connection
 from asok_trace.gateway.exchange import Gate
 from asok_trace.stamp import tracing
@@ -114,15 +114,16 @@ class _Visit:
 
     def _end(self, error: BaseException | None) -> None:
         scope = self.scope
+        explain.passing(error, base.complaints)
         attempted(closing, scope.fresh)
         if self._span is not None:
             failed = scope._error if error is None else error
             attempted(tracing.tracing, self._span.end_message, scope, failed)
-        scope.close(self._gate.live_closed, leaks.late(scope._line))
         if self._activated is not None:
             attempted(activating, self._activated.__exit__, None, None, None)
         if self._token is not None:
             attempted(tracing.tracing, self._spans.detach, self._token)
+        scope.close(self._gate.live_closed, leaks.late(scope._line))
 
 
 def _id(connection: Connection, trust_incoming: bool) -> str:

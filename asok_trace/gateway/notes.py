@@ -1,16 +1,19 @@
 """What happens within a request, noted on its scope for the request's end: the environ that a
 framework builds, the route it finds, the error it makes a page of or reports."""
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from asok_trace.core.callsite import caller
 from asok_trace.core.errors import Piece, contained
 from asok_trace.core.hooks import Hook
 from asok_trace.core.names import CARRIED
 from asok_trace.core.scope import ACTIVE
-from asok_trace.frameworks import lookup
+from asok_trace.detect import explain
+from asok_trace.frameworks import base, lookup
 from asok_trace.frameworks.base import Framework
 from asok_trace.gateway.exchange import Gate, opening, routing
 
@@ -92,9 +95,35 @@ def error(hook: Hook, _gate: Gate) -> Callable[..., Any]:
 
 
 def _note_error(args: tuple[Any, ...]) -> None:
+    error = next((arg for arg in args if isinstance(arg, BaseException)), None)
+    explain.passing(error, base.complaints)  # before it is logged
     scope = ACTIVE.get()
     if scope is not None and scope._open:
-        scope._error = next((arg for arg in args if isinstance(arg, BaseException)), None)
+        scope._error = error
+
+
+def complaint(hook: Hook, framework: Framework) -> Callable[..., Any]:
+    """Explain the error about there being no current request, as it is raised."""
+
+    @functools.wraps(hook.original)
+    def current(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return hook.original(*args, **kwargs)
+        except RuntimeError as error:
+            if hook.active:
+                contained(explain.explaining, _complained, hook, framework, error)
+            raise
+
+    return current
+
+
+def _complained(hook: Hook, framework: Framework, error: RuntimeError) -> None:
+    frame = caller()
+    # What the framework has between this and whoever reads an attribute of its request.
+    while frame is not None and frame.f_globals.get("__name__") == hook.owner.__module__:
+        frame = frame.f_back
+    if frame is not None:
+        explain.raised(error, lambda: framework.complaints, frame)
 
 
 def error_log(hook: Hook, _framework: Framework) -> Callable[..., None]:
@@ -114,6 +143,7 @@ def error_log(hook: Hook, _framework: Framework) -> Callable[..., None]:
 
 
 def _note_reported(error: BaseException | None, shown: object) -> None:
+    explain.passing(error, base.complaints)
     scope = ACTIVE.get()
     if scope is None or not scope._open:
         return

@@ -4,19 +4,30 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
+from contextvars import Token
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from asok_trace.core import ids, settings, text
-from asok_trace.core.callsite import Callsite
+from asok_trace.core.callsite import Callsite, module
 from asok_trace.core.errors import ConfigError
 from asok_trace.core.scope import ACTIVE, Scope, bindable
-from asok_trace.detect import leaks
-from asok_trace.frameworks import otel
+from asok_trace.detect import explain, leaks
+from asok_trace.frameworks import base, otel
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 KINDS = ("job", "cron", "task", "message")
+
+
+class _Entered(NamedTuple):
+    """One time that a unit was entered."""
+
+    opened: Scope
+    before: Scope | None
+    token: "Token[Scope | None]"
+    site: Callsite
+    module: str
 
 
 class scope:  # noqa: N801  # reads as a verb: with scope("nightly")
@@ -37,12 +48,12 @@ class scope:  # noqa: N801  # reads as a verb: with scope("nightly")
     """
 
     def __init__(self, name: str, *, kind: str = "job", **fields: object) -> None:
+        self._entered: list[_Entered] = []
         if kind not in KINDS:
             raise ConfigError(f"kind={kind!r} is not a kind of work. Use one of {KINDS}.")
         self._name = text.clean(name, text.NAME_LIMIT)
         self._kind = kind
         self._bound = bindable(fields)
-        self._entered: list[tuple[Scope, Scope | None, Callsite]] = []
 
     def __enter__(self) -> Scope:
         opened = Scope(
@@ -54,8 +65,16 @@ class scope:  # noqa: N801  # reads as a verb: with scope("nightly")
             bound=self._bound,
         )
         frame = sys._getframe(1)
-        self._entered.append((opened, ACTIVE.get(), Callsite(frame.f_code, frame.f_lasti)))
-        ACTIVE.set(opened)
+        before = ACTIVE.get()
+        self._entered.append(
+            _Entered(
+                opened,
+                before,
+                ACTIVE.set(opened),
+                Callsite(frame.f_code, frame.f_lasti),
+                module(frame),
+            )
+        )
         return opened
 
     def __exit__(
@@ -64,12 +83,33 @@ class scope:  # noqa: N801  # reads as a verb: with scope("nightly")
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        opened, before, site = self._entered.pop()
-        if ACTIVE.get() is not opened:
-            leaks.foreign(f"scope({self._name!r})", sys._getframe(1), site, opened)
-        opened.close(line=leaks.late(opened._line))
-        # No token: a reset in another context would raise into the host's code.
-        ACTIVE.set(before if before is not None and before._running else None)
+        explain.passing(exc, base.complaints)
+        opened, before, token, site, _ = self._entered.pop()
+        now = ACTIVE.get()
+        try:
+            ACTIVE.reset(token)  # the one way to tell whether this is the same context
+        except ValueError:
+            # Never into the host's code. And one finding is enough: whoever goes on in the context
+            # that this was not taken out of is not late as well.
+            opened.close(line=opened._line)
+            opened._ended = 0.0
+            leaks.foreign(
+                self._name,
+                sys._getframe(1),
+                site,
+                opened,
+                finalized=exc_type is GeneratorExit,
+            )
+        else:
+            opened.close(line=leaks.late(opened._line))
+        if now is opened:
+            now = before if before is not None and before._running else None
+        # Else it is somebody else's: one that was entered later and goes on, or another context's.
+        ACTIVE.set(now)
+
+    def __del__(self) -> None:
+        for entered in self._entered:
+            leaks.never_left(self._name, entered.site, entered.module, entered.opened._request_id)
 
     def __call__(self, function: _Function) -> _Function:
         """Return ``function`` so that each call of it is a unit of work of its own."""

@@ -7,6 +7,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
+from asok_trace.core import findings
 from asok_trace.core.errors import Piece, attempted
 from asok_trace.core.hooks import Hook
 from asok_trace.core.names import CARRIED
@@ -39,8 +40,7 @@ def gateway(hook: Hook, gate: Gate) -> Callable[..., Any]:
         if exchange is None:
             return hook.original(environ, start_response)
         isolate = gate.settings.isolate and _PRESERVED not in environ
-        if _PRESERVED in environ:
-            exchange.judged(preserved=True)
+        exchange.preserved = _PRESERVED in environ
         return _Call(exchange, gate, start_response, isolate).run(hook.original, environ)
 
     return wsgi
@@ -88,6 +88,12 @@ class _Call:
         # What a view leaves in its context must not meet the next request on this thread.
         self._isolated = copy_context().run if isolate else None
 
+    @property
+    def is_served(self) -> bool:
+        """Whether whoever called closes what it gets: werkzeug's test client leaves that, and what
+        it has not read, to the test."""
+        return getattr(self._start_response, "__module__", None) != "werkzeug.test"
+
     def run(self, application: Callable[..., Any], environ: Environ) -> Any:
         before = ACTIVE.get()
         if before is None or not before._running:
@@ -115,6 +121,8 @@ class _Call:
             raise
         if self._gate.framework.resumes:
             self._exchange.judged()  # later it is we who make its request current
+        else:
+            self._exchange.put_away()
         if type(body) is list or type(body) is tuple:
             self._exchange.end()
             return body
@@ -221,6 +229,7 @@ class _Body:
             return self._call.enter(self._with_request, function)
         finally:
             self._entered = False
+            self._exchange.returned()
 
     def _with_request(self, function: Callable[[], Any]) -> Any:
         request = self._exchange.request
@@ -246,12 +255,12 @@ class _Body:
                 self._iterator = iter(self._body)
             piece = next(self._iterator)
         except StopIteration:
-            self._exchange.end()
+            self._exchange.end(last=False)  # it may put away more when it is closed
             raise
         except BaseException as error:
             if not self._sent:
                 self._exchange.unsent()
-            self._exchange.end(error)
+            self._exchange.end(error, last=False)
             raise
         self._sent = True
         return piece
@@ -259,24 +268,30 @@ class _Body:
     def _finish(self) -> None:
         if self._iterator is not self._body:
             self._iterator = iter(())  # what the body made to iterate over itself ends before it
+        exchange = self._exchange
+        exchange.resume()
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
                 close()
         except BaseException as error:
-            self._exchange.end(error)
+            exchange.end(error)
             raise
-        self._exchange.end()
+        else:
+            exchange.end()
+        finally:
+            exchange.judged()
 
     def abandon(self) -> None:
         """End what a server has dropped."""
         self._step(self._abandon)
 
     def _abandon(self) -> None:
-        if self._sent:
-            judge.abandoned(self._gate, self._exchange.scope)
+        exchange = self._exchange
+        if self._sent and exchange.scope._open and self._call.is_served:
+            judge.abandoned(self._gate, exchange.scope)
         self._iterator = self._body = None  # what they do at their end is still this request's
-        self._exchange.end()
+        exchange.end(early=True)  # what somebody else still holds may put away more
 
 
 # Bodies that were thrown away half-way; ended by the next request, or at exit.
@@ -293,3 +308,4 @@ def _end_dropped() -> None:
 
 
 atexit.register(_end_dropped)
+findings._lookers.append(_end_dropped)

@@ -1,19 +1,22 @@
-"""What a framework itself runs in other threads: mail, awaitables, scheduled functions."""
+"""What a framework itself runs elsewhere: mail, awaitables, tasks, scheduled functions."""
 
+import functools
 import inspect
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context, copy_context
 from typing import Any, Final
 
 from asok_trace.core import ids, names, settings
 from asok_trace.core.errors import Piece, attempted, contained
+from asok_trace.core.fork import fork
 from asok_trace.core.hooks import Hook
-from asok_trace.core.scope import Scope, bindable
-from asok_trace.frameworks import otel
+from asok_trace.core.scope import ACTIVE, Scope, bindable
+from asok_trace.frameworks import lookup, otel
 from asok_trace.frameworks.base import Framework
 from asok_trace.propagate.steps import awaited
 from asok_trace.propagate.work import Work, without_request
-from asok_trace.propagate.wrap import name_of, wrap
+from asok_trace.propagate.wrap import is_bound, name_of, wrap
 
 carrying: Final = Piece("carrying the context into a thread of the framework")
 scheduling: Final = Piece("opening the scope of a scheduled run")
@@ -41,6 +44,64 @@ class _Outliving:
 def outlive(hook: Hook, _framework: Framework) -> Any:
     """A function that the framework hands to a thread: `wrap(outlive=True)` as it does."""
     return _Outliving(hook)
+
+
+def task(hook: Hook, _gate: object) -> Callable[..., Any]:
+    """Takes a function that is to run in a task after the response: a unit of work of its own, in
+    which the framework's request is what it would be without us."""
+
+    def add(func: Any, *args: Any, **kwargs: Any) -> Any:
+        context: Context | None = contained(carrying, _task_context, func) if hook.active else None
+        if context is None:
+            return hook.original(func, *args, **kwargs)
+        run = func if is_bound(func) else _task_run(func, lookup.here())
+        return context.run(hook.original, run, *args, **kwargs)
+
+    return add
+
+
+def _task_context(func: Any) -> Context:
+    """A copy of this context for the task, with a scope of its own for what the framework itself
+    says of it, such as what it has raised."""
+    origin, name = lookup.here(), name_of(func)
+    if origin is not None:
+        scope = fork(origin, "task", name, line=otel.line())
+    else:
+        events = settings.default().log_events
+        scope = Scope(ids.make(), "task", name=name, line=otel.line(), events=events)
+    context = copy_context()
+    context.run(ACTIVE.set, scope)
+    return context
+
+
+def _task_run(func: Any, origin: Scope | None) -> Callable[..., Any]:
+    """``func`` as a unit of work. The framework calls what is no coroutine function in a thread."""
+
+    def worked() -> AbstractContextManager[Any]:
+        return contained(carrying, _task_work, name_of(func), origin) or nullcontext()
+
+    if inspect.iscoroutinefunction(func):
+
+        @functools.wraps(func)
+        async def run_async(*args: Any, **kwargs: Any) -> Any:
+            with worked():
+                return await func(*args, **kwargs)
+
+        return run_async
+
+    @functools.wraps(func)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with worked():
+            return func(*args, **kwargs)
+
+    return run
+
+
+def _task_work(name: str, origin: Scope | None) -> Work | None:
+    around = ACTIVE.get()
+    if around is None:
+        return None
+    return Work(fork(around, "task", name, line=otel.line()), origin=origin)
 
 
 def awaitable(hook: Hook, _framework: Framework) -> Callable[..., Any]:

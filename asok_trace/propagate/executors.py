@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from typing import ParamSpec, TypeVar
 
+from asok_trace.propagate.steps import ran
 from asok_trace.propagate.wrap import is_bound
 
 _Parameters = ParamSpec("_Parameters")
@@ -35,4 +36,4 @@ class ContextExecutor(ThreadPoolExecutor):
 def _carrying(fn: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     from functools import partial
 
-    return partial(copy_context().run, fn)
+    return partial(ran, copy_context(), fn)

@@ -9,6 +9,19 @@ from contextvars import Context
 from types import coroutine
 from typing import Any
 
+from asok_trace.detect import explain
+from asok_trace.frameworks import base
+
+
+def ran(context: Context | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call ``function`` in ``context``; what it raises is explained, as it passes."""
+    try:
+        return context.run(function, *args, **kwargs)  # type: ignore[union-attr]
+    except Exception as error:
+        explain.passing(error, base.complaints, context)
+        context = None  # an exception holds this frame
+        raise
+
 
 def stepped(
     context: Context, inner: Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
@@ -38,6 +51,9 @@ def _steps(
             yielded = context.run(step, given)
     except StopIteration as stop:
         return stop.value
+    except Exception as error:
+        explain.passing(error, base.complaints, context)
+        raise
     finally:
         given = None  # an exception holds this frame
 

@@ -17,7 +17,11 @@ from asok_trace.core.callsite import caller, claim, is_library
 from asok_trace.core.errors import ConfigError, Piece, contained
 from asok_trace.core.hooks import Handle, Hook
 from asok_trace.core.settings import CARRY, MODES, OFF
+from asok_trace.detect import explain
 from asok_trace.detect.origin import SPAWNED, Origin, origin
+from asok_trace.frameworks import base
+from asok_trace.propagate import leftover
+from asok_trace.propagate.steps import ran
 from asok_trace.propagate.wrap import is_bound, wrap
 
 spawning: Final = Piece("carrying the context into a thread")
@@ -146,7 +150,8 @@ def _prepare(thread: threading.Thread, starter: FrameType) -> "_Run | None":
         return _Run(thread, copy_context())
     if frame.f_globals.get("__name__") == _POOLS:
         return None  # a pool's thread: each of its jobs came from somewhere else
-    came_from = origin(frame)
+    handed = state.get("_target") or state.get("function") or type(thread).run
+    came_from = origin(frame, handed)
     return None if came_from is None else _Run(thread, None, came_from)
 
 
@@ -184,10 +189,14 @@ class _Run:
         run, context, came_from = self._run, self._context, self._came_from
         self.remove()
         if context is not None:
-            context.run(run)
-        else:
-            SPAWNED.set(came_from)
+            ran(context, run)
+            return
+        SPAWNED.set(came_from)
+        try:
             run()
+        except Exception as error:
+            explain.passing(error, base.complaints)
+            raise
 
     def remove(self) -> None:
         if self._before is None:
@@ -223,15 +232,26 @@ def _job(fn: Any, frame: FrameType) -> Any:
     if is_bound(fn):
         return fn
     if _mode == CARRY:
-        return functools.partial(copy_context().run, fn)
-    came_from = origin(caller(frame) or frame)
-    return fn if came_from is None else functools.partial(_watched, came_from, fn)
+        return functools.partial(ran, copy_context(), fn)
+    came_from = origin(caller(frame) or frame, fn)
+    return fn if came_from is None else functools.partial(_watched_job, came_from, fn)
+
+
+def _watched_job(came_from: Origin, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+    before = leftover.current()
+    try:
+        return _watched(came_from, fn, *args, **kwargs)
+    finally:
+        leftover.judge(before, fn, came_from)
 
 
 def _watched(came_from: Origin, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
     token = SPAWNED.set(came_from)
     try:
         return fn(*args, **kwargs)
+    except Exception as error:
+        explain.passing(error, base.complaints)
+        raise
     finally:
         SPAWNED.reset(token)
 
@@ -259,7 +279,7 @@ def _greenlet_run(fn: Any) -> Any:
         return fn
     if _mode == CARRY and not is_library(frame.f_code.co_filename):
         return wrap(fn)
-    came_from = origin(frame)
+    came_from = origin(frame, fn)
     return fn if came_from is None else functools.partial(_watched, came_from, fn)
 
 

@@ -1,20 +1,19 @@
 """One unit of work that goes on from a request: its scope and its span, in a context of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
 from typing import Any, Final
 
 from asok_trace.core.errors import Piece, attempted, contained
 from asok_trace.core.scope import ACTIVE, SERVED, Scope
-from asok_trace.detect import leaks
+from asok_trace.detect import explain, leaks
 from asok_trace.frameworks import base
 from asok_trace.stamp import tracing
 
 opening: Final = Piece("opening the scope of a task or job")
 closing: Final = Piece("closing the scope of a task or job", then="the next is tried again")
 forgetting: Final = Piece("letting the request of a task go")
-explaining: Final = Piece("explaining why a task has no request")
 
 
 class Work:
@@ -64,6 +63,7 @@ class Work:
     def _close(self, exc: BaseException | None) -> None:
         scope = self.scope
         error = exc or self.error or scope._error
+        explain.passing(error, base.complaints)
         if self._span is not None:
             attempted(tracing.tracing_work, self._span.end, scope, error, self.status)
         scope.close(line=leaks.late(scope._line))
@@ -95,20 +95,3 @@ def _without_request() -> Context:
 def _set(values: list[tuple[ContextVar[Any], Any]]) -> None:
     for variable, value in values:
         variable.set(value)
-
-
-def explain(error: BaseException, note: Callable[[], str]) -> None:
-    """Add ``note`` to ``error`` if it is a framework's, about there being no current request."""
-    contained(explaining, _explain, error, note)
-
-
-def _explain(error: BaseException, note: Callable[[], str]) -> None:
-    if not isinstance(error, RuntimeError):
-        return
-    said = error.args[0] if error.args else ""
-    if not isinstance(said, str):
-        return
-    if any(said.startswith(framework.complaints) for framework in base.loaded()):
-        text = note()
-        if text not in getattr(error, "__notes__", ()):
-            error.add_note(text)

@@ -11,14 +11,13 @@ from asok_trace.core.callsite import Callsite, caller
 from asok_trace.core.errors import contained
 from asok_trace.core.fork import fork
 from asok_trace.core.scope import Scope
+from asok_trace.detect.origin import HANDED, Handed
 from asok_trace.frameworks import lookup, otel
-from asok_trace.propagate.steps import awaited
+from asok_trace.propagate.steps import awaited, ran
 from asok_trace.propagate.streams import within
-from asok_trace.propagate.work import Work, explain, opening, without_request
+from asok_trace.propagate.work import Work, opening, without_request
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-_Note = Callable[[], str]
 
 # On what we return: whoever carries contexts to threads must not give it a second one.
 _BOUND: Final = "__asok_trace_bound__"
@@ -56,11 +55,9 @@ def wrap(fn: _Function, *, outlive: bool = False) -> _Function:
     origin = lookup.here() if outlive else None
     if origin is None:
         return _bound(fn, copy_context().copy)
-    captured = without_request()
-    name = name_of(fn)
+    captured, name = without_request(), name_of(fn)
+    captured.run(HANDED.set, Handed(name, True, _site()))
     template: Scope | None = contained(opening, fork, origin, "task", name)
-    frame = caller()
-    site = None if frame is None else Callsite(frame.f_code, frame.f_lasti)
 
     def opened() -> tuple[Context, Work | None]:
         work: Work | None = None
@@ -68,7 +65,7 @@ def wrap(fn: _Function, *, outlive: bool = False) -> _Function:
             work = contained(opening, _work, template, name, origin)
         return captured.copy(), work
 
-    return _outliving(fn, opened, functools.partial(_note, name, site))
+    return _outliving(fn, opened)
 
 
 def _work(template: Scope, name: str, origin: Scope) -> Work:
@@ -89,7 +86,14 @@ def detach(fn: _Function) -> _Function:
         TypeError: ``fn`` is a coroutine, or cannot be called.
     """
     _refuse(fn, "detach")
-    return _bound(fn, Context)
+    empty = Context()
+    empty.run(HANDED.set, Handed(name_of(fn), False, _site()))
+    return _bound(fn, empty.copy)
+
+
+def _site() -> Callsite | None:
+    frame = caller()
+    return None if frame is None else Callsite(frame.f_code, frame.f_lasti)
 
 
 def is_bound(fn: object) -> bool:
@@ -157,38 +161,33 @@ def _bound(fn: _Function, make: Callable[[], Context]) -> _Function:
 
         def run(*args: Any, **kwargs: Any) -> Any:
             context = make()
-            result = context.run(fn, *args, **kwargs)
+            result = ran(context, fn, *args, **kwargs)
             # A partial of a coroutine function, or a lambda that calls one.
             return awaited(context, result) if inspect.iscoroutine(result) else result
 
     return _marked(run, fn)
 
 
-def _outliving(
-    fn: _Function, opened: Callable[[], tuple[Context, Work | None]], note: _Note
-) -> _Function:
+def _outliving(fn: _Function, opened: Callable[[], tuple[Context, Work | None]]) -> _Function:
     """Return ``fn`` so that each run of it is a unit of work of its own."""
     run: Callable[..., Any]
     if _is_coroutine_function(fn):
 
         async def run(*args: Any, **kwargs: Any) -> Any:
             context, work = opened()
-            return await context.run(_worked, context, work, fn, args, kwargs, note)
+            return await context.run(_worked, context, work, fn, args, kwargs)
 
     else:
 
         def run(*args: Any, **kwargs: Any) -> Any:
             context, work = opened()
-            return context.run(_worked, context, work, fn, args, kwargs, note)
+            return context.run(_worked, context, work, fn, args, kwargs)
 
     return _marked(run, fn)
 
 
-def _worked(
-    context: Context, work: Work | None, fn: Any, args: Any, kwargs: Any, note: _Note
-) -> Any:
+def _worked(context: Context, work: Work | None, fn: Any, args: Any, kwargs: Any) -> Any:
     with ExitStack() as end:
-        end.push(functools.partial(_explained, note))
         if work is not None:
             end.enter_context(work)
         result = fn(*args, **kwargs)
@@ -200,20 +199,6 @@ def _worked(
 async def _finished(coroutine: Coroutine[Any, Any, Any], end: ExitStack) -> Any:
     with end:
         return await coroutine
-
-
-def _explained(note: _Note, _type: object, error: BaseException | None, _trace: object) -> None:
-    if error is not None:
-        explain(error, note)
-
-
-def _note(name: str, site: Callsite | None) -> str:
-    place = "" if site is None else f" at {site}"
-    return (
-        f"{name}() was given to asok_trace.wrap(..., outlive=True){place}: it may run after its "
-        f"request has ended, so it has no current request. Pass what it needs of the request as "
-        f"arguments, or leave outlive out if the request waits for it."
-    )
 
 
 def _marked(run: Callable[..., Any], fn: _Function) -> _Function:

@@ -63,7 +63,8 @@ def _amiss(
         for key, value in scope.fresh().items()
         if value is not None
     }
-    attributes[names.ATTRIBUTES[names.LATE_MS]] = milliseconds
+    if milliseconds is not None:
+        attributes[names.ATTRIBUTES[names.LATE_MS]] = milliseconds
     if slug is not None:
         attributes[names.ATTRIBUTE_FINDING] = slug
     return attributes

@@ -16,6 +16,7 @@ from asok_trace.stamp import events
 stamping: Final = Piece("stamping standard library log records")
 
 _SERVERS = ("gunicorn", "hypercorn", "uvicorn", "waitress", "werkzeug")
+_UNSEEN = (*_SERVERS, names.LOGGER)
 
 
 class RequestFilter(logging.Filter):
@@ -115,12 +116,15 @@ def _stamp(record: logging.LogRecord, missing: str | None) -> None:
         stamping.failed(error)
 
 
-def note_orphan(record: logging.LogRecord) -> None:
+def note_orphan(record: logging.LogRecord, *, deferred: bool = False) -> None:
     """Note that ``record`` is of no request, unless that is as it should be: a server's, one of our
-    own, or one that another thread has logged."""
-    name = record.name or ""
-    if not name.startswith((*_SERVERS, names.LOGGER)) and record.thread == threading.get_ident():
-        orphans.line(record.msg, sys._getframe(1), again=True)
+    own, or one that another thread has logged. ``deferred`` within a formatter."""
+    if (
+        not (record.name or "").startswith(_UNSEEN)
+        and record.thread == threading.get_ident()
+        and not orphans.silent()
+    ):
+        orphans.record(record, sys._getframe(1), deferred=deferred)
 
 
 def _of_server(record: logging.LogRecord) -> Fields | None:

@@ -24,6 +24,9 @@ _CONFIG: Final = structlog_config._CONFIG
 # What calls the processors, called by what the method of a logger calls.
 _PROCESSING: Final = structlog.BoundLoggerBase._process_event.__code__
 
+# In the thread in which `ainfo` and the like log: the frame that awaits them.
+_ASKED: Final = getattr(structlog.contextvars, "_ASYNC_CALLING_STACK", None)
+
 # The global chain that was looked at last, and whether any so far ended in `inject`. Loggers
 # bound under such a chain keep it for good, so this never turns False again, and from then on
 # there is no plain chain any more.
@@ -54,7 +57,8 @@ def inject(logger: Any, method_name: str, event_dict: Event) -> Event | str | by
         if scope is None:
             scope = lookup.unowned()
             if scope is None:
-                _outside(event_dict, sys._getframe(1))
+                if not orphans.silent():
+                    _outside(event_dict, sys._getframe(1))
                 return event_dict
         fresh = scope._line
         if fresh is None:
@@ -71,16 +75,17 @@ def inject(logger: Any, method_name: str, event_dict: Event) -> Event | str | by
         return event_dict
 
 
-def _outside(event_dict: Event, frame: FrameType | None) -> None:
+def _outside(event_dict: Event, frame: FrameType) -> None:
     """Note that a line is of no request; ``frame`` is the one that called us."""
     record = event_dict.get("_record")
     if record is not None:  # in a ProcessorFormatter
         if not stdlib.active():  # else it has been seen
-            stdlib.note_orphan(record)
+            stdlib.note_orphan(record, deferred=True)
         return
-    if frame is not None and frame.f_code is _PROCESSING and frame.f_back is not None:
-        frame = frame.f_back.f_back
-    orphans.line(event_dict.get("event"), frame)
+    if frame.f_code is _PROCESSING and frame.f_back is not None:
+        frame = frame.f_back.f_back or frame  # not to look at each
+    asked = None if _ASKED is None else _ASKED.get(None)
+    orphans.line(event_dict.get("event"), frame, asked)
 
 
 def _merged(fields: Fields, event_dict: Event) -> Event:
@@ -121,7 +126,8 @@ def _stamped(event_dict: Event) -> Event:
         try:
             scope = lookup.here()
             if scope is None:
-                _outside(event_dict, sys._getframe(1))
+                if not orphans.silent():
+                    _outside(event_dict, sys._getframe(1))
             else:
                 fields = scope.line()
         except Exception as error:

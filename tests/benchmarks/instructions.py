@@ -15,7 +15,7 @@ from tests.benchmarks.measure import Slot
 
 MISSING = "--ir needs valgrind, which is not installed: apt-get install valgrind"
 
-_OPERATIONS = {"lines": 5_000, "records": 2_000}
+_OPERATIONS = {"lines": 5_000, "records": 2_000, "registry": 2_000}
 
 
 def available() -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 import asok_trace
+from asok_trace.core import findings
 from tests.benchmarks import site
 from tests.benchmarks.worker import Case, Cases, Serve, Setting
 
@@ -113,6 +114,34 @@ def outside(*, asok: bool) -> Setting:
     return setting
 
 
+def noted(serve: Serve) -> None:
+    """Lines of a thread outside any request, in a process that serves some: each is noted at the
+    place that has logged it. Through a logger, since what is compared looks for that place."""
+
+    def logging(processor: Processor) -> Case:
+        log = structlog.wrap_logger(
+            structlog.ReturnLogger(), processors=[processor, lambda *_: ""]
+        ).bind()
+
+        def run(operations: int) -> None:
+            for _ in range(operations):
+                log.info("order paid", order=17)
+
+        return Case(run)
+
+    findings.serve()
+    adder = structlog.processors.CallsiteParameterAdder()
+    cases = {
+        "nothing": logging(lambda _logger, _name, event: event),
+        "CallsiteParameterAdder": logging(adder),
+        "inject": logging(asok_trace.inject),
+    }
+    cases["inject"].run(1)
+    [finding] = findings.findings()
+    assert finding.callsite.endswith(" run"), finding
+    serve(cases)
+
+
 @contextmanager
 def configured() -> Iterator[None]:
     """As most programs are: `inject` somewhere before the renderer."""
@@ -140,5 +169,6 @@ SETTINGS: dict[str, Setting] = {
         "unit": in_unit,
         "outside": outside(asok=True),
         "outside_bare": outside(asok=False),
+        "noted": noted,
     }.items()
 }

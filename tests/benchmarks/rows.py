@@ -47,6 +47,7 @@ def _lines() -> Iterable[Comparison]:
     yield _line("", "inject, without instrument()", "unowned", "merge_contextvars")
     yield _line("G3", "inject outside, Asok loaded", "outside", "floor", 0.3)
     yield _line("G3", "inject outside, Asok not loaded", "outside_bare", "floor", 0.3)
+    yield _line("G3", "inject outside, noted", "noted", "CallsiteParameterAdder", 0.2)
 
 
 def _records() -> Iterable[Comparison]:
@@ -76,6 +77,13 @@ def _hops() -> Iterable[Comparison]:
             yield Comparison("G10", what, (setting, ours), otel, zero, 0.75, effort=2)
 
 
+def _registry() -> Iterable[Comparison]:
+    setting = "registry.retained"
+    zero, base, ours = ((setting, case) for case in ("nothing", "finalize", "watch"))
+    # 5,000 instructions, of which finalize takes 9,700.
+    yield Comparison("G12", "a request watched at strict", ours, base, zero, 0.5)
+
+
 def _pallets() -> Iterable[Comparison]:
     for framework, goal, what, case, base, limit in (
         ("flask", "", "Flask request, ids", "ids", "otel-flask", None),
@@ -94,6 +102,7 @@ COMPARISONS = (
     *_lines(),
     *_records(),
     *_hops(),
+    *_registry(),
     *_requests("wsgi", 0.45),
     *_requests("asgi", None),
     *_pallets(),

@@ -74,6 +74,8 @@ def setting(name: str) -> Setting:
         from tests.benchmarks.records import SETTINGS
     elif module == "pallets":
         from tests.benchmarks.pallets import SETTINGS
+    elif module == "registry":
+        from tests.benchmarks.registry import SETTINGS
     elif module == "hops":
         from tests.benchmarks.hops import SETTINGS
     else:

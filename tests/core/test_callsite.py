@@ -1,15 +1,31 @@
 """`core.callsite` finds who called, and tells the program's code from a library's."""
 
+import asyncio
+import os
 import sys
 import sysconfig
 import threading
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import CodeType, FrameType
 
 import pytest
 
 from asok_trace.core import callsite
-from asok_trace.core.callsite import Callsite, caller, claim, is_library, program
+from asok_trace.core.callsite import (
+    Callsite,
+    caller,
+    claim,
+    in_program,
+    is_library,
+    module,
+    outermost,
+    program,
+    relative,
+    short,
+    where,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +173,85 @@ def test_a_place_without_an_instruction() -> None:
     """Where the function begins."""
     made = code("\n\npass", "x.py")
     assert Callsite(made, -1).line == made.co_firstlineno
+
+
+@pytest.mark.parametrize(
+    ("qualname", "name"),
+    [
+        ("charge", "charge"),
+        ("View.post", "View.post"),
+        ("make.<locals>.View.post", "View.post"),
+        ("make.<locals>.run", "run"),
+        ("<lambda>", "<lambda>"),
+        ("make.<locals>.<lambda>", "make.<lambda>"),
+        ("a.<locals>.b.<locals>.<lambda>", "b.<lambda>"),
+        ("make.<locals>.<listcomp>", "make"),
+        ("make.<locals>.<genexpr>.<locals>.<lambda>", "<genexpr>.<lambda>"),
+        ("<listcomp>", "<module>"),
+        ("<module>", "<module>"),
+    ],
+)
+def test_a_functions_name(qualname: str, name: str) -> None:
+    """As short as it can be told apart; a comprehension is the function's that it is in."""
+    assert short(qualname) == name
+
+
+def test_files_are_told_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one of this moment; whole where they are elsewhere, or it is gone."""
+    place = compile("pass", str(tmp_path / "shop" / "views.py"), "exec")
+    assert where(place, 3) == f"{tmp_path / 'shop' / 'views.py'}:3 <module>"
+    monkeypatch.chdir(tmp_path)
+    assert where(place, 3) == f"shop{os.sep}views.py:3 <module>"
+    (tmp_path / "sho").mkdir()
+    monkeypatch.chdir(tmp_path / "sho")
+    assert where(place, 3) == f"{tmp_path / 'shop' / 'views.py'}:3 <module>"
+    (tmp_path / "sho").rmdir()
+    assert relative(place.co_filename) == place.co_filename
+
+
+def framed(names: dict[str, object]) -> FrameType:
+    """A frame of a module with these globals."""
+    exec(code("found = ask()", "app.py"), names | {"ask": lambda: kept.append(sys._getframe(1))})
+    return kept.pop()
+
+
+kept: list[FrameType] = []
+
+
+def test_a_module_that_was_started_by_its_name() -> None:
+    """``python -m shop.worker`` is not ``__main__``; ``python worker.py`` is."""
+    spec = ModuleSpec("shop.worker", None)
+    assert module(framed({"__name__": "shop.worker"})) == "shop.worker"
+    assert module(framed({"__name__": "__main__", "__spec__": spec})) == "shop.worker"
+    assert module(framed({"__name__": "__main__", "__spec__": None})) == "__main__"
+    assert module(framed({"__name__": 5})) == "?"
+
+
+def test_what_runs_the_program_ends_the_search() -> None:
+    """Who has started the loop did not make the call that the loop makes."""
+    library: dict[str, object] = {"__name__": "driver", "ask": lambda: sys._getframe(1)}
+    exec(code("def go(): return ask()", "/env/site-packages/driver.py"), library)
+    go = library["go"]
+    assert callable(go)
+
+    async def called() -> list[FrameType | None]:
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[FrameType | None] = loop.create_future()
+        loop.call_soon(own_result)
+        loop.call_soon(library_result, found)
+        return [in_program(go()), await found]
+
+    def own_result() -> None:
+        assert outermost(sys._getframe()).f_code is own_result.__code__
+
+    namespace: dict[str, object] = {"__name__": "driver", "in_program": in_program, "sys": sys}
+    source = "def library_result(future): future.set_result(in_program(sys._getframe()))"
+    exec(code(source, "/env/site-packages/driver.py"), namespace)
+    library_result = namespace["library_result"]
+    assert callable(library_result)
+    by_us, by_loop = asyncio.run(called())
+    assert by_us is not None
+    assert by_us.f_code is called.__code__
+    assert by_loop is None

@@ -6,6 +6,7 @@ import weakref
 from contextvars import copy_context
 
 import asok_trace
+from asok_trace.core.callsite import relative
 from asok_trace.core.scope import ACTIVE, Scope
 from asok_trace.detect.origin import SPAWNED, Origin, origin
 
@@ -23,7 +24,7 @@ def test_there_is_none_outside_a_request() -> None:
 def test_it_names_the_line_and_the_request() -> None:
     """File, line, function, method and path, request id; a unit of work by its name."""
     line = asked_here.__code__.co_firstlineno + 1
-    place = f"{__file__}:{line} asked_here"
+    place = f"{relative(__file__)}:{line} asked_here"
     ACTIVE.set(Scope("an-id", "http", method="GET", path="/cart"))
     assert str(asked_here()) == f"{place} during GET /cart (an-id)"
     with asok_trace.scope("nightly") as scope:

@@ -98,7 +98,7 @@ class _Faults(logging.Handler):
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name == "asok_trace":
+        if record.name == "asok_trace" and record.levelno >= logging.ERROR:
             self.records.append(record)
 
 

@@ -14,6 +14,7 @@ import pytest
 import structlog
 from asok.context import request_context, request_var
 from asok.request import Request
+from opentelemetry.context import Context
 
 import asok_trace
 from asok_trace.core import errors, ids, text
@@ -21,7 +22,7 @@ from asok_trace.core.scope import ACTIVE, Scope
 from asok_trace.frameworks import asgi_scope, lookup
 from asok_trace.frameworks import environ as environs
 from asok_trace.frameworks.asok import FRAMEWORK
-from asok_trace.gateway import asgi, exchange, wsgi
+from asok_trace.gateway import asgi, exchange, judge, wsgi
 from asok_trace.stamp import access, tracing
 from tests.gateway import sites
 from tests.gateway.sites import Line, Reply, Site, say
@@ -149,6 +150,8 @@ PARTS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "scope._own_fields": (Scope, BOTH),
     "access._log_structlog": (access, BOTH),
     "Exchange._log": (exchange.Exchange, BOTH),
+    "judge.Found": (judge, BOTH),
+    "Found.report": (judge.Found, BOTH),
 }
 
 
@@ -396,7 +399,7 @@ def test_an_exhausted_stack_is_no_fault_of_ours(
 
 def spans(**broken_ones: Any) -> SimpleNamespace:
     """In place of our module of server spans: parts of it broken."""
-    span = SimpleNamespace(context=object(), end=lambda *args: None, ids=dict)
+    span = SimpleNamespace(context=Context(), end=lambda *args: None, ids=dict)
     working: dict[str, Any] = {
         "start": lambda *args, **kwargs: span,
         "attach": lambda context: object(),

@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import asok_trace
 from asok_trace import assemble
 from asok_trace.core.scope import ACTIVE, Scope
+from asok_trace.detect import explain
 from asok_trace.frameworks import lookup
 from asok_trace.frameworks.asok import FRAMEWORK
 from asok_trace.gateway import notes
@@ -67,7 +68,7 @@ PARTS: dict[str, Any] = {
     "Work._close": work.Work,
     "Work._start": work.Work,
     "work._without_request": work,
-    "work._explain": work,
+    "explain._passing": explain,
     "work_span.start": work_span,
     "WorkSpan.end": work_span.WorkSpan,
     "lookup.here": lookup,

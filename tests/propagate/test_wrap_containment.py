@@ -10,6 +10,7 @@ import pytest
 from asok import current_request
 
 import asok_trace
+from asok_trace.detect import explain
 from asok_trace.frameworks.asok import FRAMEWORK
 from asok_trace.propagate import work
 from asok_trace.propagate import wrap as wrapping
@@ -121,14 +122,13 @@ def test_an_exception_stays_as_it_is_if_it_cannot_be_explained(
     made: list[Any] = []
     shop.views["page"] = lambda request: made.append(asok_trace.wrap(late, outlive=True)) or "page"
     call(shop.app, "/page")
-    monkeypatch.setattr(wrapping, "_note", broken)
-    monkeypatch.setattr(work, "_explain", broken)
+    monkeypatch.setattr(explain, "_passing", broken)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="outside of request context") as raised:
             elsewhere(made[0])
         assert not hasattr(raised.value, "__notes__")
     [fault] = faults
-    assert "explaining why a task has no request failed" in fault.getMessage()
+    assert "explaining an error about a request's context failed" in fault.getMessage()
 
 
 @pytest.mark.parametrize("part", ["fork", "forget"])

@@ -1,0 +1,100 @@
+"""What looks like a bug and is none."""
+
+import gc
+import signal
+import threading
+
+import structlog
+
+from tests.findings.corpus import bug
+from tests.findings.stage import Stage
+
+log = structlog.get_logger()
+
+
+@bug(None, mode="watch", level="strict")
+def signal_during_a_request(stage: Stage) -> None:
+    def handler(*_):
+        log.info("signal")
+
+    @stage.view
+    def page():
+        signal.raise_signal(signal.SIGUSR1)
+        return "page"
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        stage.get("/page")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@bug(None, mode="watch", level="strict")
+def finalizer_during_a_later_request(stage: Stage) -> None:
+    class Circle:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            log.info("gone")
+
+    @stage.view
+    def first():
+        Circle()
+        return "first"
+
+    @stage.view
+    def second():
+        gc.collect()
+        return "second"
+
+    gc.disable()
+    try:
+        stage.get("/first")
+        stage.get("/second")
+    finally:
+        gc.enable()
+
+
+@bug(None, mode="watch", level="strict")
+def thread_that_waits_and_says_nothing(stage: Stage) -> None:
+    end = threading.Event()
+    threads = []
+
+    @stage.view
+    def page():
+        threads.append(threading.Thread(target=end.wait, daemon=True))
+        threads[0].start()
+        return "page"
+
+    stage.get("/page")
+    end.set()
+    threads[0].join()
+
+
+@bug(None, "quart", level="strict")
+async def structlog_bound_in_a_task_of_its_own(stage: Stage) -> None:
+    """Quart handles each request in a task, with which the variables go."""
+
+    @stage.view
+    async def cart():
+        structlog.contextvars.bind_contextvars(tenant="acme")
+        return "bought"
+
+    await stage.ask("/cart")
+
+
+@bug(None, "asok", level="strict")
+def request_set_and_put_right_by_asok(stage: Stage) -> None:
+    """Asok resets its variable to what it was before the request."""
+    from asok.context import request_var
+    from asok.request import Request
+
+    from tests.gateway.sites import environ
+
+    @stage.view
+    def cart(request):
+        request_var.set(Request(environ("/other")))
+        return "bought"
+
+    stage.get("/cart")
