@@ -170,7 +170,7 @@ def test_the_readme_from_top_to_bottom(reader: Reader) -> None:
     for block in BLOCKS:
         reader.read(block)
     assert reader.printed == ""
-    assert len(reader.ids) == 7
+    assert len(reader.ids) == 10
 
 
 def test_the_readme_can_be_wrong(reader: Reader) -> None:

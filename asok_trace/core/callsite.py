@@ -136,7 +136,15 @@ def module(frame: FrameType) -> str:
     name = frame.f_globals.get("__name__")
     if name == "__main__":
         name = getattr(frame.f_globals.get("__spec__"), "name", name)
-    return name if isinstance(name, str) else "?"
+    if not isinstance(name, str):
+        return "?"
+    if (
+        name != "__main__" and name not in sys.modules
+    ):  # a page of Asok's: it has a new one each time
+        path = relative(frame.f_code.co_filename)
+        if path.endswith(".py"):
+            return path.removesuffix(".py").strip(os.sep).replace(os.sep, ".")
+    return name
 
 
 def _is_program(frame: FrameType) -> bool:

@@ -8,7 +8,6 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import Context
 from functools import lru_cache, partial
@@ -149,12 +148,15 @@ class _Search:
         return NotFound(in_time, not self._callers.isdisjoint(self._objects))
 
     def _look_above(self, part: list[int], above: list[int]) -> Found | None:
-        referrers = gc.get_referrers(*map(self._objects.__getitem__, part))
-        below = set(part)
+        arguments = tuple(map(self._objects.__getitem__, part))
+        referrers = gc.get_referrers(*arguments)
+        below = {*part}
         while referrers:
             one = referrers.pop()
             mark = id(one)
             if mark in self._objects or mark in self._own or is_tool(type(one)):
+                continue
+            if one is arguments:  # from Python 3.13 on
                 continue
             if type(one) is FrameType and _is_ours(one):
                 continue
@@ -230,14 +232,23 @@ class _Search:
         return path
 
 
-def stacks() -> Iterator[tuple[int, FrameType]]:
-    """Yield the functions that run, of each thread the innermost first."""
-    for thread, top in sys._current_frames().items():
+def stacks() -> list[tuple[int, FrameType]]:
+    """The functions that run, of each thread the innermost first; but for those that search."""
+    tops = sys._current_frames()
+    # This one among them: a frame that holds itself would hold what is searched for, until a
+    # collection.
+    del tops[threading.get_ident()]
+    tops[threading.get_ident()] = sys._getframe(1)
+    found = []
+    for thread, top in tops.items():
         frame: FrameType | None = top
         while frame is not None:
             if not _is_ours(frame):
-                yield thread, frame
+                found.append((thread, frame))
             frame = frame.f_back
+    tops.clear()
+    del top
+    return found
 
 
 class Work(NamedTuple):

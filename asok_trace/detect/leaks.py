@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple, cast
 
@@ -146,6 +147,11 @@ def _called(scope: Scope) -> str:
     return f"the {'connection' if scope._kind == 'websocket' else 'response'} to {told(scope)}"
 
 
+def _pauses(code: CodeType) -> bool:
+    """Whether what it begins may be gone on with by somebody else."""
+    return bool(code.co_flags & (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR))
+
+
 def _name(frame: FrameType) -> str:
     return f"{module(frame)}.{short(frame.f_code.co_qualname)}"
 
@@ -259,7 +265,7 @@ def foreign(
         return
     try:
         frame = in_program(frame) or frame
-        if frame.f_code is opened.code and not finalized:
+        if frame.f_code is opened.code and _pauses(opened.code) and not finalized:
             frame = in_program(frame.f_back) or frame  # a generator's: whoever went on with it
         code, instruction = frame.f_code, frame.f_lasti
         site = findings.sites.get((FOREIGN, id(code), instruction))

@@ -62,7 +62,8 @@ _HANDING: Final = ("asyncio", "concurrent")
 
 
 def origin(frame: FrameType, handed: object = None) -> Origin | None:
-    """Return where the program is in ``frame``, and in which request; None outside any.
+    """Return where the program is in ``frame``, and in which request; of work that was lost on its
+    way from one, that work's own origin; None outside any.
 
     Args:
         frame: the one that starts the work.
@@ -70,7 +71,7 @@ def origin(frame: FrameType, handed: object = None) -> Origin | None:
     """
     scope = ACTIVE.get()
     if scope is None:
-        return None
+        return SPAWNED.get()
     place = program(frame)
     starter: FrameType | None = frame
     while starter is not None and _package(starter) in _HANDING:

@@ -15,6 +15,8 @@ watching: Final = Piece("looking for calls outside any request")
 
 _SAID_LIMIT: Final = 80
 
+_SCRIPT: Final = "<module>"
+
 _spawned: Final = SPAWNED.get
 _beyond: Final = findings.beyond
 
@@ -199,12 +201,16 @@ def _add(
     """Add what is at a new place: in ``place``, at an instruction and line of it, in ``work``."""
     instruction, number = at
     code = place.f_code
+    if work == _SCRIPT:
+        work = short(code.co_qualname) if code.co_qualname != _SCRIPT else "work"
     if came_from is not None:
         message = (
             f"{what} outside any request, by what {came_from.what} started without its context"
         )
+        # A library's function that the program knows nothing of cannot be wrapped by it.
+        handed = (came_from.handed if came_from.meant else None) or work
         fix = (
-            f"hand over asok_trace.wrap({came_from.handed or work}) there; or "
+            f"hand over asok_trace.wrap({handed}) there; or "
             f'asok_trace.propagate_threads("carry") for all threads and pools'
         )
     elif slug == LOST:

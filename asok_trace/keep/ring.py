@@ -158,10 +158,9 @@ def report() -> str:
             "No request was kept. asok_trace.setup() keeps spans in memory as long as no "
             "OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_TRACES_EXPORTER is set."
         )
-    parts += map(str, findings.findings())
-    totals = findings.totals()
-    if totals:
-        parts.append(f"Found: {totals}.")
+    found = findings.findings()
+    if found:
+        parts += [*map(str, found), f"Found: {findings.totals()}."]
     return "\n\n".join(parts)
 
 

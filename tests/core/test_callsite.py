@@ -223,7 +223,7 @@ kept: list[FrameType] = []
 def test_a_module_that_was_started_by_its_name() -> None:
     """``python -m shop.worker`` is not ``__main__``; ``python worker.py`` is."""
     spec = ModuleSpec("shop.worker", None)
-    assert module(framed({"__name__": "shop.worker"})) == "shop.worker"
+    assert module(framed({"__name__": "json.decoder"})) == "json.decoder"
     assert module(framed({"__name__": "__main__", "__spec__": spec})) == "shop.worker"
     assert module(framed({"__name__": "__main__", "__spec__": None})) == "__main__"
     assert module(framed({"__name__": 5})) == "?"
@@ -255,3 +255,8 @@ def test_what_runs_the_program_ends_the_search() -> None:
     assert by_us is not None
     assert by_us.f_code is called.__code__
     assert by_loop is None
+
+
+def test_a_module_with_a_made_up_name() -> None:
+    """Asok loads each page under a name with a number of this process: its file stays the same."""
+    assert module(framed({"__name__": "page_139896675646608"})) == "app"

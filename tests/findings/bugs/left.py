@@ -17,26 +17,6 @@ log = structlog.get_logger()
 
 
 @bug("bleed", fix="in one with block", of="GET /cart")
-def context_pushed_and_not_popped(stage: Stage) -> None:
-    from flask import after_this_request
-    from flask.globals import request_ctx
-
-    @stage.view  # FOUND HERE
-    def cart():
-        kept = request_ctx.copy()
-
-        @after_this_request
-        def audit(response):
-            response.call_on_close(kept.push)
-            # FIXED: response.call_on_close(lambda: kept.__enter__().__exit__(None, None, None))
-            return response
-
-        return "bought"
-
-    stage.get("/cart")
-
-
-@bug("bleed", fix="in one with block", of="GET /cart")
 def request_made_for_a_url_and_left(stage: Stage) -> None:
     @stage.app.teardown_appcontext
     def ping(error):
