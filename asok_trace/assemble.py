@@ -136,6 +136,7 @@ def setup(app: Any = None, *, interface: str | None = None, **settings: Any) -> 
         providers.set_up(resolved.service)
         callables.tell_strict(resolved)
         tracing.spans()  # loaded now, not by the first request
+        tracing.meters()
         undos.append(put_in_chain())
         if resolved.threads is None:
             undos.append(propagate_threads(CARRY).undo)

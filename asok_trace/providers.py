@@ -4,20 +4,25 @@ https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables
 """
 
 import os
+import uuid
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from asok_trace.core.errors import ConfigError
+from asok_trace.core.errors import ConfigError, Piece, contained
 from asok_trace.keep.ring import ring
 from asok_trace.stamp.spans import SpanStamper, StampingSampler
+
+renewing: Final = Piece("telling a forked process from its parent", then="their metrics mix")
 
 _HTTP: Final = "otlp_proto_http"
 # OTEL_EXPORTER_OTLP_PROTOCOL -> entry points of the exporters' packages, and how to get them.
@@ -26,7 +31,7 @@ _SIGNALS: Final = ("TRACES", "METRICS")
 _INSTALL: Final = {
     _HTTP: "asok-trace[otlp]",
     "otlp_proto_grpc": "opentelemetry-exporter-otlp-proto-grpc",
-    "prometheus": "opentelemetry-exporter-prometheus",
+    "prometheus": "asok-trace[prometheus]",
 }
 
 
@@ -49,13 +54,30 @@ def set_up(service: str | None) -> None:
     metric_exporters = None if measured else _exporters("metrics")
     # Resource.create() reads OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
     resource = Resource.create({SERVICE_NAME: service} if service else {})
+    if SERVICE_INSTANCE_ID not in resource.attributes:
+        resource = resource.merge(_instance())
     if traced:
         _stamp_spans(existing)
     else:
         trace.set_tracer_provider(_tracer_provider(span_exporters, resource))
     if metric_exporters:
         readers = [exporter.reader() for exporter in metric_exporters]
-        metrics.set_meter_provider(MeterProvider(readers, resource))
+        provider = MeterProvider(readers, resource)
+        metrics.set_meter_provider(provider)
+        # Newer SDKs do it themselves.
+        if hasattr(os, "register_at_fork") and not hasattr(provider, "_handle_fork"):
+            os.register_at_fork(after_in_child=partial(contained, renewing, _renew, provider))
+
+
+def _instance() -> Resource:
+    """What tells the metrics of this process from another's, which would overwrite them."""
+    return Resource({SERVICE_INSTANCE_ID: str(uuid.uuid4())})
+
+
+def _renew(provider: MeterProvider) -> None:
+    """A forked child is another instance. There is no public way."""
+    config = provider._sdk_config
+    config.resource = config.resource.merge(_instance())
 
 
 def named() -> bool:
@@ -140,7 +162,13 @@ def _exporter(signal: str, name: str, given: str) -> _Exporter:
     found = entry_points(group=f"opentelemetry_{signal}_exporter", name=entry)
     for exporter in found:
         try:
-            return _Exporter(exporter.load())
+            make = exporter.load()
+            if (signal, entry) == ("metrics", "prometheus"):
+                # The official one serves one process alone, from where it is made.
+                make = import_module("asok_trace.stamp.scrape").Endpoint
+            return _Exporter(make)
+        except ConfigError:
+            raise
         except Exception as error:
             raise ConfigError(
                 f'{given}: the {signal} exporter "{entry}" cannot be made: {error!r}. Correct '

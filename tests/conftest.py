@@ -12,6 +12,7 @@ import structlog
 
 from asok_trace.core import errors, findings, settings
 from asok_trace.core.scope import ACTIVE, SERVED
+from asok_trace.detect import retained
 from asok_trace.frameworks import base
 from asok_trace.frameworks.base import Entry
 from asok_trace.gateway import wsgi
@@ -74,6 +75,7 @@ def clean() -> Iterator[None]:
     """Nothing one test leaves behind reaches the next."""
     wsgi._dropped.clear()
     findings.clear()
+    retained.forget()
     yield
     ACTIVE.set(None)
     SERVED.set(None)

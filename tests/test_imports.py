@@ -24,6 +24,13 @@ FLOORS = [
 ]
 
 CORE = {"core"}
+FINDINGS = CORE | {
+    "core.errors",
+    "core.findings",
+    "core.hooks",
+    "core.names",
+    "core.settings",
+}
 LOOKUP = CORE | {
     "core.errors",
     "core.names",
@@ -33,33 +40,25 @@ LOOKUP = CORE | {
     "frameworks.base",
     "frameworks.lookup",
 }
-STDLIB = LOOKUP | {"core.hooks", "stamp", "stamp.events", "stamp.stdlib"}
-STRUCTLOG = LOOKUP | {"stamp", "stamp.events", "stamp.structlog", "stamp.tail"}
-SPANS = LOOKUP | {"stamp", "stamp.spans"}
-RING = CORE | {"core.errors", "core.names", "keep", "keep.ring"}
-UNIT = CORE | {
-    "core.errors",
-    "core.ids",
-    "core.names",
-    "core.scope",
-    "core.settings",
-    "core.text",
-    "frameworks",
-    "frameworks.otel",
-    "gateway",
-    "gateway.unit",
-}
-WORK = LOOKUP | {"frameworks.otel", "propagate", "propagate.work", "stamp", "stamp.tracing"}
-STREAMS = {"propagate", "propagate.steps", "propagate.streams"}
-WRAP = WORK | STREAMS | {"core.callsite", "core.fork", "propagate.wrap"}
-THREADS = WRAP | {
-    "core.hooks",
-    "core.settings",
-    "detect",
-    "detect.origin",
-    "propagate.threads",
-}
-CARRIER = WORK | {"core.ids", "core.settings", "propagate.carrier"}
+ORPHANS = (
+    FINDINGS
+    | LOOKUP - {"frameworks", "frameworks.base", "frameworks.lookup"}
+    | {"core.callsite", "detect", "detect.origin", "detect.orphans"}
+)
+LEAKS = ORPHANS | {"detect.leaks"}
+EXPLAIN = LEAKS | {"detect.cause", "detect.explain", "frameworks", "frameworks.base"}
+STDLIB = LOOKUP | ORPHANS | {"stamp", "stamp.events", "stamp.stdlib"}
+STRUCTLOG = STDLIB | {"stamp.structlog", "stamp.tail"}
+SPANS = LOOKUP | LEAKS | {"stamp", "stamp.spans"}
+RING = FINDINGS | {"keep", "keep.ring"}
+UNIT = EXPLAIN | {"core.ids", "frameworks.otel", "gateway", "gateway.unit"}
+WORK = (
+    LOOKUP | EXPLAIN | {"frameworks.otel", "propagate", "propagate.work", "stamp", "stamp.tracing"}
+)
+STREAMS = EXPLAIN | {"propagate", "propagate.steps", "propagate.streams"}
+WRAP = WORK | STREAMS | {"core.fork", "propagate.wrap"}
+THREADS = WRAP | {"propagate.leftover", "propagate.threads"}
+CARRIER = WORK | {"core.ids", "propagate.carrier"}
 ASSEMBLE = (
     STDLIB
     | THREADS
@@ -69,6 +68,7 @@ ASSEMBLE = (
         "assemble",
         "callables",
         "config",
+        "detect.retained",
         "frameworks.asgi_scope",
         "frameworks.environ",
         "frameworks.live",
@@ -76,6 +76,7 @@ ASSEMBLE = (
         "gateway.asgi",
         "gateway.dialogue",
         "gateway.exchange",
+        "gateway.judge",
         "gateway.message",
         "gateway.notes",
         "gateway.wsgi",
@@ -90,17 +91,24 @@ OPENTELEMETRY = {"opentelemetry", "typing_extensions"}
 LOADS: dict[str, tuple[set[str], set[str]]] = {
     "ConfigError": (CORE | {"core.errors", "core.names"}, set()),
     "ContextExecutor": (WRAP | {"propagate.executors"}, set()),
+    "Finding": (FINDINGS, set()),
     "Handle": (CORE | {"core.hooks"}, set()),
+    "LeakWarning": (CORE | {"core.errors", "core.names"}, set()),
+    "OrphanWarning": (CORE | {"core.errors", "core.names"}, set()),
     "RequestFilter": (STDLIB, set()),
     "Scope": (CORE | {"core.errors", "core.names", "core.scope", "core.text"}, set()),
     "SpanStamper": (SPANS, OPENTELEMETRY),
     "StampingSampler": (SPANS, OPENTELEMETRY),
+    "assert_clean": (FINDINGS, set()),
     "bind": (LOOKUP, set()),
     "current": (LOOKUP, set()),
     "detach": (WRAP, set()),
+    "findings": (FINDINGS, set()),
     "from_carrier": (CARRIER, set()),
+    "ignore": (FINDINGS, set()),
     "inject": (STRUCTLOG, {"structlog"}),
     "instrument": (ASSEMBLE, set()),
+    "on_finding": (FINDINGS, set()),
     "propagate_threads": (THREADS, set()),
     "report": (RING, OPENTELEMETRY),
     "scope": (UNIT, set()),

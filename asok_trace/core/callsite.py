@@ -3,6 +3,7 @@
 import os
 import sys
 import sysconfig
+from collections.abc import Mapping
 from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Final, NamedTuple
@@ -132,19 +133,23 @@ def short(qualname: str) -> str:
 
 
 def module(frame: FrameType) -> str:
-    """The name of the module that ``frame`` is in, also of one that was started by its name."""
-    name = frame.f_globals.get("__name__")
+    """The name of the module that ``frame`` is in."""
+    return module_of(frame.f_globals, frame.f_code.co_filename)
+
+
+def module_of(variables: Mapping[str, object], filename: object) -> str:
+    """The name of the module that has the global ``variables``: also of one that was started by its
+    name; and by its file of one that nobody could import by its name, as Asok's pages, which get a
+    new one each time."""
+    name = variables.get("__name__")
+    known = name in sys.modules
     if name == "__main__":
-        name = getattr(frame.f_globals.get("__spec__"), "name", name)
+        name = getattr(variables.get("__spec__"), "name", name)
     if not isinstance(name, str):
         return "?"
-    if (
-        name != "__main__" and name not in sys.modules
-    ):  # a page of Asok's: it has a new one each time
-        path = relative(frame.f_code.co_filename)
-        if path.endswith(".py"):
-            return path.removesuffix(".py").strip(os.sep).replace(os.sep, ".")
-    return name
+    if known or not isinstance(filename, str) or not filename.endswith(".py"):
+        return name
+    return relative(filename).removesuffix(".py").strip(os.sep).replace(os.sep, ".")
 
 
 def _is_program(frame: FrameType) -> bool:

@@ -31,6 +31,14 @@ def clean(value: object, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def clean_lines(value: object, limit: int) -> str:
+    """Like `clean`, for text of many lines: their breaks stay."""
+    text = value if type(value) is str else str(value)
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return text if text.isprintable() else "\n".join(clean(line, limit) for line in text.splitlines())
+
+
 def wsgi_path(path: str) -> str:
     """Return a WSGI ``PATH_INFO`` as the text the client meant.
 

@@ -187,7 +187,8 @@ class _Search:
         if cls is dict:
             module = self._modules.get(id(one))
             if module is None:
-                return None
+                # Of one that cannot be imported by its name, such as a page of Asok's.
+                return GLOBAL if "__spec__" in one and "__builtins__" in one else None
             return "" if module.partition(".")[0] in _NOBODYS else GLOBAL
         if issubclass(cls, type):
             return CLASS

@@ -15,7 +15,7 @@ from types import FrameType, FunctionType, MemberDescriptorType
 from typing import Any, Final, NamedTuple
 
 from asok_trace.core import text
-from asok_trace.core.callsite import is_library, relative, short, where
+from asok_trace.core.callsite import is_library, module, module_of, relative, short, where
 from asok_trace.detect.holders import (
     APPLICATION,
     CLASS,
@@ -97,16 +97,18 @@ def _member(found: Found) -> Holder:
     first, within, steps = found.path[0], None, _steps(found.path)
     member = steps[0].strip(".") if steps else ""
     if found.kind == GLOBAL:
-        what, owner, module = "the global", str(first.get("__name__")), first.get("__name__")
+        file = first.get("__file__")
+        what, owner = "the global", module_of(first, file)
     elif found.kind == CLASS:
-        within, module = first.__name__, first.__module__
-        what, owner = "the class attribute", f"{module}.{short(first.__qualname__)}"
+        within, file = first.__name__, _file(first.__module__)
+        what, owner = "the class attribute", f"{first.__module__}.{short(first.__qualname__)}"
     else:
-        what, owner, module = "the application's", type(first).__name__, None
+        file = None
+        what, owner = "the application's", type(first).__name__
     through = _through(found.path)
     return Holder(
         f"{what} {owner}{''.join(steps)}{f', by {through},' if through else ''}",
-        None if module is None else _assigned(_file(module), member, within),
+        _assigned(file, member, within) if isinstance(file, str) else None,
         f"{owner}.{member}" if member else owner,
         _FIXES[through],
     )
@@ -166,13 +168,13 @@ def _thread(found: Found) -> Holder:
 
 
 def _is_program(frame: FrameType) -> bool:
-    module = frame.f_globals.get("__name__")
-    ours = isinstance(module, str) and module.startswith("asok_trace.")
+    name = frame.f_globals.get("__name__")
+    ours = isinstance(name, str) and name.startswith("asok_trace.")
     return not ours and not is_library(frame.f_code.co_filename)
 
 
 def _key(frame: FrameType) -> str:
-    return f"{frame.f_globals.get('__name__')}.{short(frame.f_code.co_qualname)}"
+    return f"{module(frame)}.{short(frame.f_code.co_qualname)}"
 
 
 # --- the way from a holder to what it holds -----------------------------------------------------

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
 
 from asok_trace.core import findings, text
@@ -18,9 +18,10 @@ from asok_trace.core.errors import Piece, contained
 from asok_trace.core.findings import RETAINED
 from asok_trace.core.scope import Scope
 from asok_trace.core.settings import Settings
-from asok_trace.detect.holders import Found, holder
 from asok_trace.detect.leaks import Place, told
-from asok_trace.detect.naming import Holder, named
+
+if TYPE_CHECKING:
+    from asok_trace.detect.naming import Holder
 
 WATCHED: Final = 1000
 """Requests that are watched at a time; further ones are skipped."""
@@ -141,6 +142,10 @@ def _due(now: float) -> list[_Ended]:
 
 
 def _judge(one: _Ended, now: float) -> None:
+    # Here: nobody else needs to load the search.
+    from asok_trace.detect.holders import Found, holder
+    from asok_trace.detect.naming import Holder, named
+
     request, _, _, gate, _, thread = one
     found = holder(request(), app=gate.app, served_in=thread)
     if isinstance(found, Found):
@@ -159,7 +164,7 @@ def _judge(one: _Ended, now: float) -> None:
     _tell(one, held_by, now)
 
 
-def _tell(one: _Ended, held_by: Holder, now: float) -> None:
+def _tell(one: _Ended, held_by: "Holder", now: float) -> None:
     _, scope, at, gate, view, served_in = one
     place = view(gate, scope)
     held = f"{held_by.what} holds it" if held_by.key else "what holds it was not found in time"

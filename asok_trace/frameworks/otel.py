@@ -19,6 +19,13 @@ def configured() -> bool:
     return provider is not None and type(provider).__name__ != "NoOpTracerProvider"
 
 
+def measured() -> bool:
+    """Whether somebody has set a meter provider that does something, told as `configured` is."""
+    api = sys.modules.get("opentelemetry.metrics._internal")
+    provider = getattr(api, "_METER_PROVIDER", None)
+    return provider is not None and type(provider).__name__ != "NoOpMeterProvider"
+
+
 def current() -> Any:
     """Return OpenTelemetry's current context. Only where it is `configured`."""
     return _reader(sys.modules["opentelemetry.context"])()

@@ -70,13 +70,13 @@ def _open(gate: Gate, scope: Message) -> Exchange | None:
         ip=gate.framework.client_ip(gate.app, asgi_scope.peer(scope), _forwarded(scope)),
         kind=scope["type"],
     )
-    if exchange.spans is not None:
-        exchange.trace(
+    scope[CARRIED] = exchange.scope
+    if exchange.followed:
+        exchange.begin(
             partial(asgi_scope.header, scope),
             scope.get("scheme", "http"),
             scope.get("http_version", "1.1"),
         )
-    scope[CARRIED] = exchange.scope
     return exchange
 
 
@@ -168,8 +168,8 @@ def received(hook: Hook, _framework: Framework) -> Callable[[Any], Awaitable[Any
 
 
 def _flushing(send: Send) -> Send:
-    """Export the last spans before the server says that it is down: some servers then end the
-    process by a signal, and nothing that was registered with atexit runs."""
+    """Export the last spans, and what was counted, before the server says that it is down: some
+    servers then end the process by a signal, and nothing that was registered with atexit runs."""
 
     async def flushing(message: Message) -> None:
         spans = tracing.spans()
@@ -178,6 +178,12 @@ def _flushing(send: Send) -> Send:
                 await asyncio.to_thread(spans.flush)
             except Exception as error:
                 tracing.tracing.failed(error)
+        meters = tracing.meters()
+        if meters is not None and message.get("type") == "lifespan.shutdown.complete":
+            try:
+                await asyncio.to_thread(meters.flush)
+            except Exception as error:
+                tracing.measuring.failed(error)
         await send(message)
 
     return flushing

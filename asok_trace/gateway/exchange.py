@@ -58,6 +58,8 @@ class Exchange:
         "_gate",
         "_handed",
         "_made",
+        "_measured",
+        "_meters",
         "_span",
         "_started",
         "preserved",
@@ -90,6 +92,9 @@ class Exchange:
         self._span: Any = None
         # What starts and ends spans; None if nobody traces, which costs nothing then.
         self.spans = tracing.spans()
+        # As `spans`; and the request as it counts.
+        self._meters = tracing.meters()
+        self._measured: Any = None
         # Whether a test client goes on in its context when it is over.
         self.preserved = False
         self.scope = Scope(
@@ -105,21 +110,43 @@ class Exchange:
         # What was in place before; None once that was compared, or if nothing is looked for.
         self._found = judge.found(gate, traced=self.scope._line is not None)
 
-    def trace(self, header: Callable[[str], str | None], scheme: str, protocol: str) -> None:
-        """Start the server span. Only if there are `spans`; never raises an Exception."""
+    @property
+    def followed(self) -> bool:
+        """Whether somebody traces or measures, so that it has to `begin`."""
+        return self.spans is not None or self._meters is not None
+
+    def begin(self, header: Callable[[str], str | None], scheme: str, protocol: str) -> None:
+        """Start the server span, and count the request. Never raises an Exception."""
         try:
             if self._gate.framework.traces(self._gate.app):
-                return  # `response_started` finds the application's own
-            self._span = self.spans.start(
-                self.scope,
-                header,
-                scheme,
-                protocol,
-                trust=self._gate.settings.trust_incoming,
-                made=self._made,
-            )
+                # `response_started` finds the application's own span; it measures as well.
+                return
+            if self.spans is not None:
+                self._span = self.spans.start(
+                    self.scope,
+                    header,
+                    scheme,
+                    protocol,
+                    trust=self._gate.settings.trust_incoming,
+                    made=self._made,
+                )
         except Exception as error:
             tracing.tracing.failed(error)
+        if self._meters is not None:
+            begun = self._meters.begun
+            self._measured = contained(tracing.measuring, begun, self.scope, scheme, protocol)
+            self._leave_measuring()
+
+    def _leave_measuring(self) -> None:
+        """Count nothing twice: whose span it is may measure as well."""
+        span = self._span
+        if span is not None and span.context is None and span.measured:
+            self._count_no_more()
+
+    def _count_no_more(self) -> None:
+        measured, self._measured = self._measured, None
+        if measured is not None:
+            attempted(tracing.measuring, measured.dropped)
 
     @property
     def context(self) -> Any:
@@ -149,6 +176,7 @@ class Exchange:
             base.current_request.failed(error)
         if self.spans is not None and self._span is None:
             self._span = contained(tracing.tracing, self._taken)
+            self._leave_measuring()
 
     def _watch(self) -> None:
         """Have it looked at whether the request goes, now that all is done for it."""
@@ -221,6 +249,7 @@ class Exchange:
                 error = _raised(error, scope._error)
             seconds = (self._ended or time.perf_counter()) - self._started
             fields = scope._fields
+            self._measure(seconds, error)
             if self._span is not None:
                 fields = self._end_span(scope, error) | fields
             line = scope._line
@@ -234,6 +263,7 @@ class Exchange:
         except Exception as fault:
             scope.close()
             closing.failed(fault)
+            self._count_no_more()
         if not early:
             self._watch()
 
@@ -243,6 +273,12 @@ class Exchange:
             code = getattr(scope._error, "code", None)
             return None if isinstance(code, int) and code < 500 else scope._error
         return scope._error if scope._status is not None and scope._status >= 500 else None
+
+    def _measure(self, seconds: float, error: BaseException | None) -> None:
+        """Count that it has ended, once."""
+        measured, self._measured = self._measured, None
+        if measured is not None:
+            attempted(tracing.measuring, measured.ended, seconds, error, self.context)
 
     def _end_span(self, scope: Scope, error: BaseException | None) -> Fields:
         """End the server span at the last byte; return its ids."""

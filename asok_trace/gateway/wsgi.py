@@ -60,13 +60,13 @@ def _open(gate: Gate, environ: Environ) -> Exchange | None:
             gate.app, environ.get("REMOTE_ADDR") or "", environ.get("HTTP_X_FORWARDED_FOR")
         ),
     )
-    if exchange.spans is not None:
-        exchange.trace(
+    environ[CARRIED] = exchange.scope
+    if exchange.followed:
+        exchange.begin(
             partial(environs.header, environ),
             environ.get("wsgi.url_scheme", "http"),
             environ.get("SERVER_PROTOCOL", "HTTP/1.1").rpartition("/")[2],
         )
-    environ[CARRIED] = exchange.scope
     return exchange
 
 

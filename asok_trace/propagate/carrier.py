@@ -69,6 +69,7 @@ class from_carrier:  # noqa: N801  # reads as a verb: with from_carrier(headers,
 
     def __enter__(self) -> Scope:
         work = received(self._carrier, self._name, self._bound)
+        work.named = False
         self._entered.append(work)
         return work.__enter__()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextvars import Context, ContextVar, copy_context
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Final
 
@@ -22,7 +23,17 @@ class Work:
     ``status`` and ``error`` may be set meanwhile, where the framework swallows what is raised.
     """
 
-    __slots__ = ("_before", "_origin", "_span", "_traced", "error", "scope", "status")
+    __slots__ = (
+        "_before",
+        "_origin",
+        "_span",
+        "_started",
+        "_traced",
+        "error",
+        "named",
+        "scope",
+        "status",
+    )
 
     def __init__(self, scope: Scope, *, origin: Scope | None = None, **traced: Any) -> None:
         """Args:
@@ -32,11 +43,14 @@ class Work:
         """
         self.scope = scope
         self.status: str | None = None
+        # Whether it is called like a function of the program, of which there are so many.
+        self.named = True
         self.error: BaseException | None = None
         self._origin = origin
         self._traced: Mapping[str, Any] = traced
         self._before: Scope | None = None
         self._span: Any = None
+        self._started: float | None = None
 
     def __enter__(self) -> Scope:
         self._before = ACTIVE.get()
@@ -56,6 +70,7 @@ class Work:
 
     def _open(self) -> None:
         ACTIVE.set(self.scope)
+        self._started = perf_counter()
         spans = tracing.work_spans()
         if spans is not None:
             contained(tracing.tracing_work, self._start, spans)
@@ -64,6 +79,10 @@ class Work:
         scope = self.scope
         error = exc or self.error or scope._error
         explain.passing(error, base.complaints)
+        meters = tracing.meters()
+        if meters is not None and self._started is not None:
+            seconds, self._started = perf_counter() - self._started, None
+            attempted(tracing.measuring, meters.worked, scope, seconds, error, self.named)
         if self._span is not None:
             attempted(tracing.tracing_work, self._span.end, scope, error, self.status)
         scope.close(line=leaks.late(scope._line))

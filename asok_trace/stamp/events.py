@@ -10,7 +10,8 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any, Final
 
 from asok_trace.core import names, text
@@ -22,11 +23,12 @@ NAME_LIMIT: Final = text.NAME_LIMIT
 ATTRIBUTES: Final = 16
 """Attributes of one event at the most; how many events a span has is the SDK's limit."""
 
-# What structlog's own processors and formatters pass along, and what an event has by itself.
-_INTERNAL: Final = frozenset(
+INTERNAL: Final = frozenset(
     {"event", "exc_info", "stack_info", "timestamp", "_record", "_from_structlog"}
 )
-_LEVELS: Final = {"exception": "error", "warn": "warning", "fatal": "critical"}
+"""What structlog's own processors and formatters pass along, and what an event has by itself."""
+LEVELS: Final = {"exception": "error", "warn": "warning", "fatal": "critical"}
+"""The method that logs a line -> its level, where it is called otherwise."""
 _INT_64: Final = range(-(2**63), 2**63)
 
 
@@ -54,8 +56,8 @@ def add_event(logger: Any, method_name: str, event: Mapping[str, Any]) -> None:
         if record is not None:  # in a ProcessorFormatter, for any record that is formatted
             add_record(record)
             return
-        level = _LEVELS.get(method_name, method_name)
-        if _is_enabled(logger, level):
+        level = LEVELS.get(method_name, method_name)
+        if is_enabled(logger, level):
             _here.passed_on = getattr(logger, "name", None)
             _add(event.get("event", ""), level, event)
     except Exception as error:
@@ -78,12 +80,12 @@ def add_record(record: logging.LogRecord) -> None:
         if isinstance(said, dict) and "event" in said:  # structlog's, of a chain without `inject`
             _add(said["event"], level, said)
         else:
-            _add(record.getMessage(), level, {"logger": record.name})
+            _add(message(record), level, {"logger": record.name})
     except Exception as error:
         adding.failed(error)
 
 
-def _is_enabled(logger: Any, level: str) -> bool:
+def is_enabled(logger: Any, level: str) -> bool:
     """Whether ``logger`` logs lines of ``level``: one of the standard library has its own say."""
     ask = getattr(logger, "isEnabledFor", None)
     number = None if ask is None else logging.getLevelNamesMapping().get(level.upper())
@@ -96,13 +98,17 @@ def _is_passed_on(record: logging.LogRecord) -> bool:
         return False
     # That line may have been dropped since; then this is another one. So look who logs it:
     # structlog, or somebody on his own, possibly called by one of structlog's processors.
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_code.co_name not in ("_proxy_to_logger", "_process_event"):
-        frame = frame.f_back  # type: ignore[assignment]  # None at the outermost
-    if frame is None or frame.f_code.co_name == "_process_event":
+    if not by_structlog(sys._getframe(2)):
         return False
     _here.passed_on = None
     return True
+
+
+def by_structlog(frame: FrameType | None) -> bool:
+    """Whether ``frame`` was called by structlog to log a line, and not by one of its processors."""
+    while frame is not None and frame.f_code.co_name not in ("_proxy_to_logger", "_process_event"):
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_name == "_proxy_to_logger"
 
 
 def _add(name: object, level: str, facts: Mapping[str, Any]) -> None:
@@ -114,20 +120,30 @@ def _add(name: object, level: str, facts: Mapping[str, Any]) -> None:
     for key, value in facts.items():
         if len(attributes) >= ATTRIBUTES:
             break
-        if key not in _INTERNAL and key not in names.ATTRIBUTES:
-            attributes[text.clean(key, NAME_LIMIT)] = _value(value)
-    span.add_event(_text(name, NAME_LIMIT), attributes)
+        if key not in INTERNAL and key not in names.ATTRIBUTES:
+            attributes[text.clean(key, NAME_LIMIT)] = plain(value)
+    span.add_event(_text(name, NAME_LIMIT, str), attributes)
 
 
-def _value(value: object) -> bool | int | float | str:
+def message(record: logging.LogRecord) -> str:
+    """What ``record`` says. One that does not fit its arguments is told by its handlers."""
+    try:
+        return record.getMessage()
+    except Exception:
+        return _text(record.msg, text.VALUE_LIMIT, str)
+
+
+def plain(value: object) -> bool | int | float | str:
+    """``value`` as the wire has it: objects as structlog's JSON shows them, which need not be what
+    they are as text: of an address with a password in it, say."""
     # A larger int would fail the export of the whole batch it is in.
     if isinstance(value, (bool, float)) or (isinstance(value, int) and value in _INT_64):
         return value
-    return _text(value, text.VALUE_LIMIT)
+    return _text(value, text.VALUE_LIMIT, str.__str__ if isinstance(value, str) else repr)
 
 
-def _text(value: object, limit: int) -> str:
+def _text(value: object, limit: int, as_text: Callable[[object], str]) -> str:
     try:
-        return text.clean(value, limit)
-    except Exception:  # the host's own __str__
+        return text.clean(as_text(value), limit)
+    except Exception:  # the host's own __str__ or __repr__
         return f"<{type(value).__name__}>"

@@ -5,7 +5,8 @@ https://opentelemetry.io/docs/specs/semconv/http/http-metrics/
 Nothing here is labelled by path, ip, user or request id, of which there is no end.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from opentelemetry import metrics
@@ -35,10 +36,32 @@ _METHODS: Final = frozenset(
 )
 
 
+# Their handshakes are requests, too.
+_SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+
+# What some servers pass on as the client wrote it.
+_VERSIONS: Final = frozenset({"1.0", "1.1", "2", "2.0", "3"})
+
+_FLUSH_MILLIS: Final = 5000
+
+at_first: Final[list[Callable[[], None]]] = []
+"""What is called when a process begins to measure; never raises an Exception."""
+
+_process: int | None = None
+
+
+def _begin() -> None:
+    global _process
+    _process = os.getpid()
+    for call in at_first:
+        call()
+
+
 class Instruments:
     """The instruments of one meter provider."""
 
     def __init__(self, provider: metrics.MeterProvider) -> None:
+        self._provider = provider
         meter = provider.get_meter(
             names.TRACER, asok_trace.__version__, schema_url=Schemas.V1_27_0.value
         )
@@ -70,24 +93,67 @@ class Instruments:
             "Lines and spans after the end of their request",
         )
 
-    def begun(self, scope: Scope, scheme: str) -> None:
+    def begun(self, scope: Scope, scheme: str, protocol: str) -> "Measured":
         """Count a request that has begun."""
-        self._active.add(1, _request(scope, scheme))
+        if _process != os.getpid():
+            _begin()
+        return Measured(self._active, self._durations, scope, scheme, protocol)
 
-    def ended(
+    def worked(
+        self, scope: Scope, seconds: float, error: BaseException | None, named: bool
+    ) -> None:
+        """Count a task, job or scheduled run that has ended, in its span's context; by its name if
+        it is ``named`` like a function, of which there is an end."""
+        if _process != os.getpid():
+            _begin()
+        attributes: dict[str, Any] = {names.ATTRIBUTE_WORK_KIND: scope._kind}
+        if named and scope._name is not None:
+            attributes[names.ATTRIBUTES[names.TASK]] = scope._name
+        if error is not None:
+            attributes[error_attributes.ERROR_TYPE] = type(error).__qualname__
+        self._jobs.record(seconds, attributes)
+
+
+class Measured:
+    """A request that is being counted."""
+
+    __slots__ = ("_active", "_attributes", "_durations", "_protocol", "_scope")
+
+    def __init__(
         self,
+        active: metrics.UpDownCounter,
+        durations: metrics.Histogram,
         scope: Scope,
         scheme: str,
         protocol: str,
-        seconds: float,
-        error: BaseException | None,
-        context: Context | None,
     ) -> None:
-        """Count a request that has ended; ``context`` has its span, for an exemplar."""
-        attributes = _request(scope, scheme)
-        self._active.add(-1, attributes)
-        attributes[network_attributes.NETWORK_PROTOCOL_VERSION] = protocol
+        method = scope._method
+        self._attributes: dict[str, Any] = {
+            http_attributes.HTTP_REQUEST_METHOD: method if method in _METHODS else "_OTHER",
+            url_attributes.URL_SCHEME: _SCHEMES.get(scheme, "_OTHER"),
+        }
+        self._durations = durations
+        self._protocol = protocol
+        self._scope = scope
+        # A WebSocket is no request that is being served: its handshake is, if it is refused.
+        self._active = None if scope._kind == "websocket" else active
+        if self._active is not None:
+            self._active.add(1, self._attributes)
+
+    def dropped(self) -> None:
+        """Count it no more: somebody else does, or it was not seen to end."""
+        if self._active is not None:
+            self._active.add(-1, self._attributes)
+
+    def ended(self, seconds: float, error: BaseException | None, context: Context | None) -> None:
+        """Count that it has ended; ``context`` has its span, for an exemplar."""
+        self.dropped()
+        scope, attributes = self._scope, self._attributes
         status = scope._status
+        if self._active is None and status in (None, 101):
+            return
+        if self._protocol in _VERSIONS:
+            attributes[network_attributes.NETWORK_PROTOCOL_VERSION] = self._protocol
         if status is not None:
             attributes[http_attributes.HTTP_RESPONSE_STATUS_CODE] = status
         if scope._route is not None:
@@ -98,34 +164,16 @@ class Instruments:
             attributes[error_attributes.ERROR_TYPE] = str(status)
         self._durations.record(seconds, attributes, context)
 
-    def worked(self, scope: Scope, seconds: float, error: BaseException | None) -> None:
-        """Count a task, job or scheduled run that has ended, in its span's context."""
-        attributes: dict[str, Any] = {names.ATTRIBUTE_WORK_KIND: scope._kind}
-        if scope._name is not None:
-            attributes[names.ATTRIBUTES[names.TASK]] = scope._name
-        if error is not None:
-            attributes[error_attributes.ERROR_TYPE] = type(error).__qualname__
-        self._jobs.record(seconds, attributes)
-
-
-def _request(scope: Scope, scheme: str) -> dict[str, Any]:
-    method = scope._method
-    return {
-        http_attributes.HTTP_REQUEST_METHOD: method if method in _METHODS else "_OTHER",
-        url_attributes.URL_SCHEME: scheme if scheme in ("http", "https") else "_OTHER",
-    }
-
 
 def _observed_findings(_options: CallbackOptions) -> Iterable[Observation]:
+    # Those never found as well: the first of a counter that was not there before is no increase.
+    times = findings.counts()
     return [
         Observation(
-            times,
-            {
-                names.ATTRIBUTE_FINDING: slug,
-                names.ATTRIBUTE_FINDING_KIND: findings.KINDS[slug],
-            },
+            times.get(slug, 0),
+            {names.ATTRIBUTE_FINDING: slug, names.ATTRIBUTE_FINDING_KIND: kind},
         )
-        for slug, times in findings.counts().items()
+        for slug, kind in findings.KINDS.items()
     ]
 
 

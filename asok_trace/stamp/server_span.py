@@ -31,6 +31,9 @@ _METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"}
 )
 
+# How the tracers of OpenTelemetry's own instrumentations are called.
+_INSTRUMENTATIONS: Final = "opentelemetry.instrumentation."
+
 _FLUSH_MILLIS: Final = 5000
 
 Header = Callable[[str], str | None]
@@ -78,6 +81,12 @@ class ServerSpan:
         self.context = context
         self._ours = context is not None
         self._name = name
+
+    @property
+    def measured(self) -> bool:
+        """Whether the instrumentation whose span it is measures requests as well."""
+        scope = getattr(self.span, "instrumentation_scope", None)
+        return str(getattr(scope, "name", "")).startswith(_INSTRUMENTATIONS)
 
     def ids(self) -> Fields:
         """The log fields of this span."""

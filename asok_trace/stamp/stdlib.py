@@ -16,7 +16,8 @@ from asok_trace.stamp import events
 stamping: Final = Piece("stamping standard library log records")
 
 _SERVERS = ("gunicorn", "hypercorn", "uvicorn", "waitress", "werkzeug")
-_UNSEEN = (*_SERVERS, names.LOGGER)
+# OpenTelemetry's are about itself, wherever the program is just then.
+_UNSEEN = (*_SERVERS, names.LOGGER, "opentelemetry")
 
 
 class RequestFilter(logging.Filter):

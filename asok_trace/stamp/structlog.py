@@ -106,6 +106,9 @@ def _perhaps_last(logger: Any, method_name: str, event_dict: Event) -> Event | s
     last = tail.is_last(inject, sys._getframe(2), logger)
     if last or (isinstance(chain, (list, tuple)) and chain and chain[-1] is inject):
         _may_be_last = True
+    if tail.take is not None:
+        show_lines()
+        chain = _CONFIG.default_processors
     _plain_chain = None if _may_be_last or not stamping.working else chain
     contained(stamping, _note, logger, method_name, event_dict)
     if last:
@@ -150,6 +153,26 @@ def put_in_chain() -> Callable[[], None]:
     before = tuple(chain)
     structlog.configure(processors=[*before[:-1], inject, *before[-1:]])
     return _unless_changed(lambda: structlog.configure(processors=chain))
+
+
+def show_lines() -> None:
+    """Show the lines of structlog's global chain to `tail.take`, if `inject` is in it."""
+    chain = _CONFIG.default_processors
+    if inject not in chain or chain[-1] is inject or isinstance(chain[-1], tail.Showing):
+        return
+    last = tail.Showing(chain[-1])
+    if isinstance(chain, list):
+        # One step, and in the list itself: other threads may be running it.
+        chain[-1] = last
+    else:
+        structlog.configure(processors=[*chain[:-1], last])
+
+
+def hide_lines() -> None:
+    """Undo `show_lines`."""
+    chain = _CONFIG.default_processors
+    if isinstance(chain, list) and chain and isinstance(chain[-1], tail.Showing):
+        chain[-1] = chain[-1].last
 
 
 def _unless_changed(undo: Callable[[], None]) -> Callable[[], None]:

@@ -25,12 +25,30 @@ Event = MutableMapping[str, Any]
 
 _TEXT_LOGGERS = (structlog.PrintLogger, structlog.WriteLogger, logging.Logger)
 
+take: Callable[[Any, str, Event], None] | None = None
+"""Called with each line right before it is rendered, where somebody wants to have them."""
+
 _level = structlog.processors.add_log_level
 _arguments = structlog.stdlib.PositionalArgumentsFormatter()
 _stack = structlog.processors.StackInfoRenderer()
 _timestamp_console = structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False)
 _timestamp_json = structlog.processors.TimeStamper(fmt="iso", utc=True)
 _json = structlog.processors.JSONRenderer()
+
+
+class Showing:
+    """The last processor of a chain, which shows each line to `take` before it renders it: by then
+    the others have dropped what is not to be logged, and blotted out what nobody is to see."""
+
+    __slots__ = ("last",)
+
+    def __init__(self, last: Callable[..., Any]) -> None:
+        self.last = last
+
+    def __call__(self, logger: Any, method_name: str, event: Event) -> Any:
+        if take is not None:
+            take(logger, method_name, event)
+        return self.last(logger, method_name, event)
 
 
 def is_last(processor: Callable[..., Any], caller: FrameType, logger: Any) -> bool:
@@ -71,6 +89,8 @@ def _rendered(
     event = _arguments(logger, method_name, event)
     event = _stack(logger, method_name, event)
     event = structlog.dev.set_exc_info(logger, method_name, event)
+    if take is not None:
+        take(logger, method_name, event)
     if _on_terminal(logger):
         event = _timestamp_console(logger, method_name, event)
         return str(structlog.dev.ConsoleRenderer()(logger, method_name, event))

@@ -1,17 +1,19 @@
-"""Whether this process traces at all: asked without importing OpenTelemetry."""
+"""Whether this process traces and measures at all: asked without importing OpenTelemetry."""
 
 from importlib import import_module
 from typing import Any, Final
 
-from asok_trace.core.errors import Piece
+from asok_trace.core.errors import Piece, contained
 from asok_trace.frameworks import otel
 
 tracing: Final = Piece("tracing requests")
 tracing_work: Final = Piece("tracing tasks and jobs")
+measuring: Final = Piece("measuring requests and jobs")
 
-# Our modules that start spans, once they were needed.
+# Our modules that start spans and measure, once they were needed.
 _server_span: Any = None
 _work_span: Any = None
+_metrics: Any = None
 
 
 def spans() -> Any:
@@ -36,3 +38,16 @@ def work_spans() -> Any:
     if _work_span is None:
         _work_span = import_module("asok_trace.stamp.work_span")
     return _work_span
+
+
+def meters() -> Any:
+    """Return the `asok_trace.stamp.metrics.Instruments` of the process if a meter provider was set
+    up, else None. Never raises an Exception."""
+    return contained(measuring, _instruments) if otel.measured() else None
+
+
+def _instruments() -> Any:
+    global _metrics
+    if _metrics is None:
+        _metrics = import_module("asok_trace.stamp.metrics")
+    return _metrics.instruments()

@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector, as far as it takes in spans: a server for OTLP over HTTP."""
+"""An OpenTelemetry collector, as far as it takes in spans and metrics: OTLP over HTTP."""
 
 import threading
 import time
@@ -23,12 +23,14 @@ class Received(NamedTuple):
 
 
 class Receiver(ThreadingHTTPServer):
-    """Takes in spans, in threads of its own, and keeps them."""
+    """Takes in spans and metrics, in threads of its own, and keeps them."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self.spans: list[Received] = []
+        self.metrics: list[Any] = []
+        """ResourceMetrics, as they came."""
 
     def until(self, enough: Callable[[Sequence[Received]], bool]) -> list[Received]:
         """Wait until the spans that have arrived are ``enough``, and return them."""
@@ -44,10 +46,27 @@ class _Handler(BaseHTTPRequestHandler):
     server: Receiver
 
     def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        answer = self._metrics(body) if self.path == "/v1/metrics" else self._spans(body)
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def _metrics(self, body: bytes) -> bytes:
+        from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as service
+
+        sent = service.ExportMetricsServiceRequest()
+        sent.ParseFromString(body)
+        self.server.metrics += sent.resource_metrics
+        return bytes(service.ExportMetricsServiceResponse().SerializeToString())
+
+    def _spans(self, body: bytes) -> bytes:
         from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 
         sent = service.ExportTraceServiceRequest()
-        sent.ParseFromString(self.rfile.read(int(self.headers["Content-Length"])))
+        sent.ParseFromString(body)
         for resource in sent.resource_spans:
             facts = _plain(resource.resource.attributes)
             for scope in resource.scope_spans:
@@ -62,12 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
                     )
                     for span in scope.spans
                 ]
-        answer = service.ExportTraceServiceResponse().SerializeToString()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/x-protobuf")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+        return bytes(service.ExportTraceServiceResponse().SerializeToString())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Say nothing."""

@@ -28,7 +28,7 @@ import asok_trace
 from asok_trace.core import findings
 from asok_trace.core.callsite import relative
 from asok_trace.core.findings import Finding
-from asok_trace.detect import retained
+from asok_trace.detect import holders, retained
 from asok_trace.detect.holders import holder
 from tests.gateway import sites
 
@@ -50,7 +50,7 @@ class Cart:
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test keeps is let go at its end; on a slow machine there is time to search."""
-    monkeypatch.setattr(retained, "holder", functools.partial(holder, seconds=30))
+    monkeypatch.setattr(holders, "holder", functools.partial(holder, seconds=30))
     monkeypatch.setattr(retained, "SECONDS", 60)
     findings.clear()
     retained.forget()

@@ -297,11 +297,13 @@ def test_how_many_events_a_span_has_is_bounded(span: Lines) -> None:
 
 
 def test_a_value_that_has_no_text(span: Lines, caplog: pytest.LogCaptureFixture) -> None:
-    """An object of the host whose __str__ raises costs its own text alone."""
+    """An object of the host whose __str__ or __repr__ raises costs its own text alone."""
 
     class Mute:
         def __str__(self) -> str:
             raise RuntimeError("no words")
+
+        __repr__ = __str__
 
     structlog.configure(
         processors=[asok_trace.inject, lambda *_: "line"],

@@ -11,7 +11,7 @@ from asok import Request, current_request
 log = structlog.get_logger()
 
 pool = ThreadPoolExecutor(max_workers=1)
-recent: list[Request] = []
+recent: list[Request] = []  # FOUND: retained
 
 
 def render(request: Request) -> str:
@@ -62,7 +62,7 @@ def bound(request: Request) -> str:
 
 def kept(request: Request) -> str:
     """A cache of requests, of which the memory never forgets one."""
-    recent.append(request)  # FOUND: retained, by its page
+    recent.append(request)
     return "seen"
 
 
