@@ -18,9 +18,10 @@ from functools import partial
 from types import CodeType
 from typing import Any, Final
 
-from asok_trace.core import names, settings
+from asok_trace.core import names, records, settings
 from asok_trace.core.errors import Piece
 from asok_trace.core.hooks import Handle
+from asok_trace.core.scope import ACTIVE
 
 SITES: Final = 500
 """Places of one kind that are kept; what is found at further ones is counted."""
@@ -317,7 +318,7 @@ def _log_and_call(finding: Finding, rank: int) -> None:
                     f"\n  This was the {LOGGED}th place of its kind: "
                     f"see asok_trace.findings() for the others."
                 )
-            logging.getLogger(names.LOGGER).log(level, "%s", text)
+            records.log(names.LOGGER, level, "%s", (text,), _facts(finding))
         except Exception as error:
             telling.failed(error)
     for listener in list(_listeners):
@@ -328,6 +329,19 @@ def _log_and_call(finding: Finding, rank: int) -> None:
             Piece(f"the on_finding callback {listener!r}", then="it is not called again").failed(
                 error
             )
+
+
+def _facts(finding: Finding) -> dict[str, str]:
+    """The log fields of the line that tells ``finding``."""
+    facts = {
+        names.FINDING: finding.slug,
+        names.FINDING_KEY: finding.key,
+        names.FINDING_CALLSITE: finding.callsite,
+    }
+    # Told within a request it is that one's line. Else it is found by the request it came from.
+    if finding.request_id is not None and ACTIVE.get() is None:
+        facts[names.REQUEST_ID] = finding.request_id
+    return facts
 
 
 def later(tell: Callable[[], None]) -> None:
@@ -448,11 +462,18 @@ def totals() -> str:
     )
 
 
-def _told_at_exit() -> None:
-    """What was told once may have been found often."""
+_told_in_all = 0
+
+
+def tell_totals() -> None:
+    """Log how often all was found that was told once, at the end of the process; unless nothing
+    was found since that was done."""
+    global _told_in_all
     try:
         often = [s for s in list(sites.values()) if s.count > 1 and not s.ignored]
-        if often:
+        times = sum(site.count for site in often)
+        if times != _told_in_all:
+            _told_in_all = times
             informative = all(site.slug in _INFORMATIVE for site in often)
             logging.getLogger(names.LOGGER).log(
                 logging.INFO if informative else logging.WARNING,
@@ -463,13 +484,13 @@ def _told_at_exit() -> None:
         telling.failed(error)
 
 
-atexit.register(_told_at_exit)
+atexit.register(tell_totals)
 
 
 def clear() -> None:
     """Forget what was found, and that anything was served; rules and listeners stay."""
-    global serving
-    serving = False
+    global serving, _told_in_all
+    serving, _told_in_all = False, 0
     sites.clear()
     _waiting.clear()
     for counter in (beyond, _kept, _told):

@@ -117,8 +117,8 @@ async def say(room: str, name: str, text: str) -> None:
         await asyncio.to_thread(keep, room, said)
     for inbox in members[room]:
         inbox.put_nowait(said)
-    # This goes on when the message is done, and must not hold on to its connection.
-    app.add_background_task(asok_trace.wrap(index, outlive=True), text)
+    # This goes on when the message is done: a unit of work of its own.
+    app.add_background_task(index, text)
 
 
 def keep(room: str, said: Said) -> None:

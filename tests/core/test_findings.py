@@ -2,6 +2,7 @@
 
 import logging
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -367,3 +368,35 @@ def test_a_fault_while_settling_is_contained(told: list[tuple[int, str]]) -> Non
     assert not findings.telling.working
     assert any("LookupError('ours')" in text for _, text in told)
     assert findings.telling in errors.PIECES
+
+
+AT_EXIT = """
+import asok_trace, logging, sys
+from asok_trace.core import findings
+logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stdout)
+code = (lambda: None).__code__
+def found(slug, at, times):
+    for _ in range(times):
+        findings.add(slug, (code, at), message="m", callsite="c", fix="f", key="k")
+"""
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ("found('lost', 1, 3); found('late', 2, 1)", "WARNING asok_trace found in all: lost 3 at"),
+        ("found('lost', 1, 3); findings.tell_totals()", "WARNING asok_trace found in all: lost 3"),
+        ("found('lost', 1, 1); found('late', 2, 1)", None),
+        ("found('outside', 1, 5)", None),  # at INFO, which this program does not show
+        ("found('lost', 1, 3); asok_trace.ignore('k')", None),
+    ],
+)
+def test_totals_at_exit(found: str, said: str | None) -> None:
+    """What was told once and found often is summed up when the process ends, once."""
+    ran = subprocess.run(
+        [sys.executable, "-c", AT_EXIT + found], capture_output=True, text=True, check=True
+    )
+    totals = [line for line in ran.stdout.splitlines() if "in all" in line]
+    assert ran.stderr == ""
+    assert len(totals) == (said is not None)
+    assert all(line.startswith(said or "?") for line in totals)

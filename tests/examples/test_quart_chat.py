@@ -50,8 +50,8 @@ class TestDemo:
                 "on 'kept'",
             ),
             (
-                "asok_trace.wrap(index, outlive=True)",
-                "index",
+                "app.add_background_task(index, text)",
+                "asyncio.ensure_future(index(text))",
                 "task is '(absent)', not 'index', on 'indexed'",
             ),
             (

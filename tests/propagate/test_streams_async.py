@@ -309,7 +309,9 @@ def test_left_to_the_end_of_the_event_loop_it_ends_once(
     with caplog.at_level(logging.DEBUG, "asyncio"):
         run(main())
     assert ids(lines, "closed") == [request_id]
-    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+    warned = [record for record in caplog.records if record.levelno > logging.DEBUG]
+    assert [record.name for record in warned] == ["asok_trace"]
+    assert warned[0].getMessage().startswith("late: ")  # its request has ended long since
 
 
 def test_a_consumer_that_is_cancelled_ends_it(lines: list[Line]) -> None:
