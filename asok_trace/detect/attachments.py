@@ -84,6 +84,10 @@ class Attached:
             _left.append((self.told, self.callsite))
         return self.told == scope._request_id
 
+    def over(self) -> None:
+        """It was detached: if it becomes current again, what did that is reported, not this."""
+        self.told = self.told or FOREIGN
+
     def is_reported(self) -> bool:
         """Whether this one was, or another one of its place and request, as left behind."""
         return self.told is not None or (

@@ -55,7 +55,7 @@ def cause_of(kind: str, code: CodeType | None, elsewhere: bool) -> Cause | None:
             f"hand over asok_trace.wrap({work}) where a request starts it; "
             f'asok_trace.propagate_threads("watch") tells where that is'
         )
-        why = f"No request is current in {_called(work)}, and nobody has started it during one"
+        why = f"No request is current in {_called(work)}, and none is known to have started it"
         return Cause(why, "", fix)
     name = told(scope)
     if scope._open:

@@ -94,11 +94,15 @@ def _add_late(
 ) -> findings.Site | None:
     running = task()
     work = short(outermost(frame).f_code.co_qualname)
-    fix = f"hand over asok_trace.wrap({work}, outlive=True) where it is started"
+    fix = (
+        f"hand over asok_trace.wrap({work}, outlive=True) where it is started: a unit of work of "
+        f"its own; or asok_trace.detach({work}) if it serves all requests"
+    )
     if running is not None:
         fix = (
             f"await it in the request; or asyncio.create_task(asok_trace.wrap({work}, "
-            f"outlive=True)(...))"
+            f"outlive=True)(...)): a unit of work of its own; or asok_trace.detach({work})(...) if "
+            f"it serves all requests"
         )
     started = _started(scope)
     return findings.add(
@@ -106,7 +110,7 @@ def _add_late(
         (frame.f_code, frame.f_lasti),
         message=f"{what} {milliseconds} ms after {_called(scope)} had ended",
         callsite=where(frame.f_code, frame.f_lineno or frame.f_code.co_firstlineno),
-        fix=f"{fix}: a unit of work of its own",
+        fix=fix,
         key=f"{LATE}:{_name(frame)}",
         origin=None if started is None else f"started at {started}",
         task=running,

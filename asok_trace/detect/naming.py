@@ -34,6 +34,7 @@ _DEPTH: Final = 100  # of one coroutine awaiting another
 _QUEUE: Final = "a queue"
 _CALLBACK: Final = "a done-callback"
 _RESULT: Final = "the result of a future"
+_DONE: Final = "the context of a task that is done"
 _CONTEXT: Final = "a copied context"
 
 _FIXES: Final = {
@@ -43,6 +44,8 @@ _FIXES: Final = {
     "what it needs of the request instead of the request",
     _RESULT: "let the work return what is needed of the request, not the request; or drop the "
     "future when it is done",
+    _DONE: "drop the task when it is done; or asyncio.create_task(..., "
+    "context=contextvars.Context())",
     _CONTEXT: "keep asok_trace.wrap(work, outlive=True), which holds text alone, instead of a "
     "copy of the context",
     "": "keep what is needed of the request (its id, the user's key) instead of the request",
@@ -162,7 +165,7 @@ def _thread(found: Found) -> Holder:
         where(inner.f_code, inner.f_lineno or inner.f_code.co_firstlineno),
         _key(outer),
         f"start it with asok_trace.wrap({runs}, outlive=True), and give it what it needs of the "
-        f"request",
+        f"request; or with asok_trace.detach({runs}) if it serves all requests",
         thread=name,
     )
 
@@ -192,10 +195,16 @@ def _through(path: list[Any]) -> str:
         elif issubclass(type(one), promises):
             ends = {id(getattr(one, "_result", None)), id(getattr(one, "_exception", None))}
             below = {id(held) for held in path[at + 1 :]}
-            found.add(_RESULT if ends & below else _CALLBACK)
+            found.add(_RESULT if ends & below else _DONE if _is_done(one) else _CALLBACK)
         elif type(one) is Context:
             found.add(_CONTEXT)
     return next((what for what in _FIXES if what in found), "")
+
+
+def _is_done(future: Any) -> bool:
+    """Whether ``future`` is a task that is done: it has no callbacks any more, but its context."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and issubclass(type(future), asyncio.Task) and future.done()
 
 
 def _steps(path: list[Any]) -> list[str]:

@@ -140,6 +140,7 @@ class StrictContext:
                 self._not_current(attached, now, sys._getframe(1))
             except Exception as error:
                 watching.failed(error)
+        attached.over()
         if attachments.dropped:
             attachments.tell_dropped(sys._getframe(1))
 

@@ -2,14 +2,21 @@
 
 A bug is a function that takes a `Stage`. Comments in it say what is expected, so that no line
 number drifts: ``# FOUND HERE`` stands on the line that a finding names, ``# STARTED HERE`` on the
-line that it names as the origin. ``# FIXED: code`` below a line is what stands there in the
-repaired twin; more such lines are more lines of it, and one without code takes the line out.
+line that it names as the origin, ``# NAMED HERE`` on one that its message tells of. ``# FIXED:
+code`` below a line is what stands there in the repaired twin; more such lines are more lines of it,
+and one without code takes the line out.
+
+To add one: write the smallest program that has it, as a function in the module of ``bugs`` that is
+for its kind (a new module goes into `stage.MODULES`). Views are added by ``@stage.view`` and asked
+for by ``stage.get`` or ``await stage.ask``; ``stage.wait`` waits for an event. Say by ``@bug(...)``
+what must be found, mark the lines, and repair it by ``# FIXED:`` as the finding tells to, if it
+can be done word by word. What looks like a bug and is none has the slug None.
 """
 
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -40,8 +47,12 @@ class Bug:
     alone: bool
     """Whether it is played in a process of its own."""
     spans: bool
-    note: bool
-    """Whether the error that it keeps as ``stage.error`` has a note with the origin."""
+    note: str
+    """A part of the note on the error that it keeps as ``stage.error``; the origin is another."""
+    says: str
+    """A part of the message."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables of the process of its own that it is played in, with all others of these."""
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -89,14 +100,18 @@ def bug(
     origin: str | None = None,
     alone: bool = False,
     spans: bool = False,
-    note: bool = False,
+    note: str = "",
+    says: str = "",
+    environment: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare the function below a bug: the fields of a `Bug`, and the settings of `instrument`."""
 
     def declare(play: Callable[..., Any]) -> Callable[..., Any]:
         play.bug = Bug(  # type: ignore[attr-defined]
-            play, slug, framework, fix, level, mode, of, found, origin, alone, spans, note, settings
+            *(play, slug, framework, fix, level, mode, of, found, origin, alone, spans, note, says),
+            dict(environment or {}),
+            settings,
         )
         return play
 

@@ -1,12 +1,14 @@
 """Where a bug is played: an instrumented application, and what was found of it.
 
-``python -m tests.findings.stage BUG LEVEL FIXED`` plays one in a process of its own.
+``python -m tests.findings.stage BUG...`` plays some, and then their repaired twins, in a process
+of their own.
 
 needs: asok, flask, quart
 """
 
 import asyncio
 import dataclasses
+import functools
 import gc
 import importlib
 import inspect
@@ -19,6 +21,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +33,10 @@ from asok_trace.core.findings import Finding
 from tests.findings.corpus import Bug, bugs, twin
 
 SECONDS: Final = 20
-MODULES: Final = ("lost", "late", "left", "dropped", "kept", "outside", "harmless")
+MODULES: Final = (
+    *("lost", "lost_reads", "late", "left", "elsewhere", "attached", "dropped", "kept", "outside"),
+    "harmless",
+)
 
 
 class Stage:
@@ -126,7 +132,7 @@ def play(bug: Bug, root: Path) -> Played:
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(told)
-    with _logging(), _tracing(bug.spans):
+    with logged(), _tracing(bug.spans):
         stage = Stage(bug.framework, root, level=bug.level, threads=bug.mode, **bug.settings)
         try:
             done = bug.play(stage)
@@ -143,30 +149,44 @@ def play(bug: Bug, root: Path) -> Played:
     return Played(found, stage.ids, notes, told.texts)
 
 
-def play_alone(bug: Bug, *, fixed: bool, **environment: str) -> Played:
-    """Play ``bug``, or its twin, in a process of its own."""
+def play_alone(bug: Bug, *, fixed: bool) -> Played:
+    """Play ``bug``, or its twin, in a process of its own; or of all that need its environment."""
+    if bug.alone:
+        together = [bug]
+    else:
+        together = [other for other in corpus() if other.environment == bug.environment]
+    names = tuple(other.name for other in together)
+    return _played_alone(names, tuple(bug.environment.items()))[bug.name, fixed]
+
+
+@functools.cache
+def _played_alone(
+    names: tuple[str, ...], environment: tuple[tuple[str, str], ...]
+) -> dict[tuple[str, bool], Played]:
     inherited = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("OTEL_", "ASOK_TRACE_"))
     }
     done = subprocess.run(
-        [sys.executable, "-m", __name__, bug.name, str(int(fixed))],
+        [sys.executable, "-m", __name__, *names],
         capture_output=True,
         text=True,
         timeout=60,
         cwd=Path(__file__).parents[2],
-        env={**inherited, **environment},
+        env=inherited | dict(environment),
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    played = json.loads(done.stdout.splitlines()[-1])
-    found = [Finding(**fields) for fields in played.pop("findings")]
-    return Played(found, **played)
+    results = {}
+    for name, fixed, played in map(json.loads, done.stdout.splitlines()):
+        found = [Finding(**fields) for fields in played.pop("findings")]
+        results[name, fixed] = Played(found, **played)
+    return results
 
 
 @contextmanager
-def _logging() -> Iterator[None]:
+def logged() -> Iterator[None]:
     """Lines of structlog and of the standard library are stamped, and go nowhere."""
 
     def drop(*_: Any) -> Any:
@@ -204,6 +224,17 @@ def _tracing(wanted: bool) -> Iterator[None]:
         api._TRACER_PROVIDER = before
 
 
+def silent() -> None:
+    """Nothing was found, not even what ran outside any request."""
+    asok_trace.assert_clean(outside=True)
+
+
+def work(done: threading.Event) -> None:
+    """Say so, and be done."""
+    structlog.get_logger().info("working")
+    done.set()
+
+
 def corpus() -> list[Bug]:
     """Every bug there is."""
     return [
@@ -213,13 +244,16 @@ def corpus() -> list[Bug]:
     ]
 
 
-def main(name: str, fixed: str) -> None:
-    """Play one bug, and print what has come of it."""
-    [bug] = [bug for bug in corpus() if bug.name == name]
-    with tempfile.TemporaryDirectory() as root:
-        played = play(twin(bug) if int(fixed) else bug, Path(root))
-    found = [dataclasses.asdict(finding) for finding in played.findings]
-    print(json.dumps({**played._asdict(), "findings": found}))
+def main(*names: str) -> None:
+    """Play these bugs and their twins, each in a context of its own, and print what has come of
+    them."""
+    chosen = [bug for bug in corpus() if bug.name in names]
+    for fixed in (False, True):
+        for bug in [bug for bug in chosen if bug.has_twin or not fixed]:
+            with tempfile.TemporaryDirectory() as root:
+                played = Context().run(play, twin(bug) if fixed else bug, Path(root))
+            found = [dataclasses.asdict(finding) for finding in played.findings]
+            print(json.dumps([bug.name, fixed, {**played._asdict(), "findings": found}]))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,10 +24,9 @@ from asok_trace.core import findings
 from tests.contract.servers import FRAMEWORKS, SERVERS, Framework
 from tests.contract.site import Site
 from tests.examples.demos import EXAMPLES
-from tests.findings.stage import SECONDS, Stage, _logging
+from tests.findings.stage import SECONDS, Stage, logged, silent, work
 
 log = structlog.get_logger()
-LEVELS = ("basic", "strict")
 
 # What an application of the examples or the contract runs at its end: what was found, into a file.
 TELL = """
@@ -44,42 +42,11 @@ _atexit.register(_tell)
 """
 
 
-@pytest.fixture(params=LEVELS)
-def level(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def flask_stage(tmp_path: Path, level: str) -> Iterator[Stage]:
-    with _logging():
-        stage = Stage("flask", tmp_path, level=level, threads="watch", grace=0.0)
-        yield stage
-        stage.handle.undo()
-
-
-@pytest.fixture
-def asok_stage(tmp_path: Path, level: str) -> Iterator[Stage]:
-    with _logging():
-        stage = Stage("asok", tmp_path, level=level, threads="watch", grace=0.0)
-        yield stage
-        stage.handle.undo()
-
-
-def silent() -> None:
-    """Nothing was found, not even what ran outside any request."""
-    asok_trace.assert_clean(outside=True)
-
-
-def work(done: threading.Event) -> None:
-    log.info("working")
-    done.set()
-
-
 @pytest.mark.parametrize("mode", ["watch", "carry"])
 def test_wrapped_to_outlive(tmp_path: Path, level: str, mode: str) -> None:
     """What was wrapped so goes on after the response."""
     goes_on, pool = threading.Event(), ThreadPoolExecutor(1)
-    with _logging():
+    with logged():
         stage = Stage("flask", tmp_path, level=level, threads=mode, grace=0.0)
 
         def index():
@@ -140,21 +107,40 @@ def test_asoks_background(asok_stage: Stage) -> None:
     silent()
 
 
-def test_asoks_schedule(asok_stage: Stage) -> None:
+@pytest.mark.parametrize("by", ["schedule", "app.schedule"])
+def test_asoks_schedule(asok_stage: Stage, by: str) -> None:
     """A scheduled function is a unit of work of its own, though a request has scheduled it."""
     from asok.scheduler import schedule
 
+    scheduled = schedule if by == "schedule" else asok_stage.app.schedule
     done, tasks = threading.Event(), []
 
     @asok_stage.view
     def page(request):
-        tasks.append(schedule(0.01, lambda: work(done)))
+        tasks.append(scheduled(0.01, lambda: work(done)))
         return "page"
 
     asok_stage.get("/page")
     asok_stage.wait(done)
     tasks[0].cancel()
     tasks[0]._thread.join(SECONDS)
+    silent()
+
+
+def test_a_decorated_schedule(asok_stage: Stage) -> None:
+    """The decorator ``app.schedule(...)``, before anything was served; its lines come after."""
+    served, done = threading.Event(), threading.Event()
+
+    @asok_stage.app.schedule(0.01)
+    def tidy():
+        asok_stage.wait(served)
+        work(done)
+
+    asok_stage.get("/page")
+    served.set()
+    asok_stage.wait(done)
+    tidy.cancel()
+    tidy._thread.join(SECONDS)
     silent()
 
 
@@ -179,7 +165,7 @@ def test_quarts_background_task(tmp_path: Path, level: str) -> None:
         await asyncio.gather(*stage.app.background_tasks)
         silent()
 
-    with _logging():
+    with logged():
         stage = Stage("quart", tmp_path, level=level, threads="watch", grace=0.0)
         try:
             asyncio.run(play(stage))
@@ -292,7 +278,7 @@ EXAMPLE_BUGS: dict[str, tuple[str, str, str, str, str, str]] = {
         *("late", "app.py", r"app\.py:\d+ send_receipt"),
     ),
     "quart_chat": (
-        *("app.py", "app.add_background_task(asok_trace.wrap(index, outlive=True), text)"),
+        *("app.py", "app.add_background_task(index, text)"),
         "asyncio.create_task(index(text))",
         *("late", "app.py", r"app\.py:\d+ index"),
     ),

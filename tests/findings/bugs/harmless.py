@@ -1,5 +1,6 @@
 """What looks like a bug and is none."""
 
+import asyncio
 import gc
 import signal
 import threading
@@ -98,3 +99,62 @@ def request_set_and_put_right_by_asok(stage: Stage) -> None:
         return "bought"
 
     stage.get("/cart")
+
+
+@bug(None, level="strict")
+def request_read_in_a_loop_of_the_views_thread(stage: Stage) -> None:
+    """`asyncio.run` copies the context that it is called in."""
+    from flask import request
+
+    async def collect():
+        log.info("collecting")
+        return request.path
+
+    @stage.view
+    def report():
+        return asyncio.run(collect())
+
+    stage.get("/report")
+
+
+@bug(None, "asok", level="strict")
+def asoks_request_asked_for_outside(stage: Stage) -> None:
+    """Whether there is one may be asked anywhere."""
+    from asok import current_request
+
+    known = []
+
+    def job():
+        known.append(bool(current_request))
+
+    @stage.view
+    def cart(request):
+        thread = threading.Thread(target=job)
+        thread.start()
+        thread.join()
+        return "bought"
+
+    stage.get("/cart")
+    assert known == [False]
+
+
+@bug(None, "quart", level="strict")
+async def request_read_in_a_done_callback(stage: Stage) -> None:
+    """asyncio calls it in the context that it was added in."""
+    from quart import request
+
+    seen = []
+
+    async def charge():
+        await asyncio.sleep(0)
+
+    @stage.view
+    async def cart():
+        task = asyncio.create_task(charge())
+        task.add_done_callback(lambda _: seen.append(request.path))
+        await task
+        await asyncio.sleep(0)
+        return "bought"
+
+    await stage.ask("/cart")
+    assert seen == ["/cart"]

@@ -276,81 +276,45 @@ def greenlet(stage: Stage) -> None:
     stage.get("/search")
 
 
-@bug(
-    *("lost", "asok"),
-    mode="watch",
-    fix="asok_trace.wrap(charge)",
-    of="GET /cart",
-    errors=True,
-    note=True,
-)
-def asoks_request_read_in_a_thread(stage: Stage) -> None:
-    from asok import current_request
+@bug("lost", "asok", mode="watch", fix="asok_trace.wrap(index)", of="message /chat")
+def thread_of_asoks_websocket_message(stage: Stage) -> None:
+    from tests.gateway.sockets import Sockets, ask
 
-    def charge():
-        try:
-            return current_request.path  # FOUND HERE
-        except RuntimeError as error:
-            stage.error = error
+    def index(text):
+        log.info("indexed", text=text)  # FOUND HERE
 
-    @stage.view
-    def cart(request):
-        thread = threading.Thread(target=charge)
-        # FIXED: thread = threading.Thread(target=asok_trace.wrap(charge))
+    sockets = Sockets(stage.app)
+
+    @sockets.server.on("/chat")
+    def heard(connection, text):
+        thread = threading.Thread(target=index, args=(text,))
+        # FIXED: thread = threading.Thread(target=asok_trace.wrap(index), args=(text,))
         thread.start()  # STARTED HERE
         thread.join()
-        return "bought"
+        connection.send("heard")
 
-    stage.get("/cart")
-
-
-@bug(
-    "lost",
-    mode="watch",
-    fix="asok_trace.wrap(charge)",
-    of="GET /cart",
-    errors=True,
-    note=True,
-)
-def flasks_request_read_in_a_pool(stage: Stage) -> None:
-    from flask import request
-
-    def charge():
-        return request.path  # FOUND HERE
-
-    @stage.view
-    def cart():
-        with ThreadPoolExecutor(1) as pool:
-            job = pool.submit(charge)  # STARTED HERE
-            # FIXED: job = pool.submit(asok_trace.wrap(charge))
-            stage.error = job.exception()
-        return "bought"
-
-    stage.get("/cart")
+    try:
+        with asok_trace.instrument(sockets.server), sockets.connect("/chat") as connection:
+            assert ask(connection) == "heard"
+    finally:
+        sockets.stop()
 
 
-@bug(
-    *("lost", "quart"),
-    mode="watch",
-    fix="asok_trace.wrap(charge)",
-    of="GET /cart",
-    errors=True,
-    note=True,
-)
-async def quarts_request_read_in_an_executor(stage: Stage) -> None:
-    from quart import request
+@bug("lost", "quart", mode="watch", fix="asok_trace.wrap(index)", of="message /chat")
+async def executor_job_of_a_websocket_message(stage: Stage) -> None:
+    def index(text):
+        log.info("indexed", text=text)  # FOUND HERE
 
-    def charge():
-        return request.path  # FOUND HERE
+    @stage.app.websocket("/chat")
+    async def chat():
+        from quart import websocket
 
-    @stage.view
-    async def cart():
+        text = await websocket.receive()
         loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(None, charge)  # STARTED HERE
-            # FIXED: await loop.run_in_executor(None, asok_trace.wrap(charge))
-        except RuntimeError as error:
-            stage.error = error
-        return "bought"
+        await loop.run_in_executor(None, index, text)  # STARTED HERE
+        # FIXED: await loop.run_in_executor(None, asok_trace.wrap(index), text)
+        await websocket.send("heard")
 
-    await stage.ask("/cart")
+    async with stage.app.test_client().websocket("/chat") as connection:
+        await connection.send("hello")
+        assert await connection.receive() == "heard"
