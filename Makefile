@@ -6,12 +6,13 @@
 #   make suites  Flask's own test suite, with every application instrumented and without
 #   make versions  the tests of Flask and Quart with older and newer versions of them
 #   make bench   what it costs, against a floor and against the usual recipes
+#   make dashboards  grafana/dashboards anew, from its Python
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint suites versions bench clean
+.PHONY: demo test lint suites versions bench dashboards clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/shop/demo.py
@@ -35,6 +36,9 @@ versions: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m tests.benchmarks
+
+dashboards: $(VENV)/.installed
+	$(BIN)/python -m grafana.generate
 
 clean:
 	rm -rf .venv* dist build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -13,7 +13,7 @@ from asok_trace.frameworks import base
 from asok_trace.frameworks.base import Entry, Framework
 from asok_trace.gateway import asgi, message, notes, wsgi
 from asok_trace.gateway.exchange import Gate
-from asok_trace.propagate import elsewhere, jobs
+from asok_trace.propagate import elsewhere, jobs, mirrored
 from asok_trace.propagate.threads import propagate_threads
 from asok_trace.stamp import stdlib, tracing
 
@@ -99,9 +99,10 @@ def setup(app: Any = None, *, interface: str | None = None, **settings: Any) -> 
     - structlog: if it is not configured, as the one-liner does; else `inject` is put in front of
       the last processor of your chain, unless it is in there.
     - The standard library's logging: `stamp_logging`.
-    - OpenTelemetry: tracer and meter providers, unless you have set some (then your spans are
-      stamped), with the exporters that ``OTEL_*`` variables name. With none of them set, the last
-      requests are kept in memory for `report`. ``OTEL_SDK_DISABLED=true`` is honoured.
+    - OpenTelemetry: tracer, meter and logger providers, unless you have set some (then your spans
+      are stamped), with the exporters that ``OTEL_*`` variables name; log lines go there, too.
+      With none of them set, the last requests are kept in memory for `report`.
+      ``OTEL_SDK_DISABLED=true`` is honoured.
     - `instrument(app)`, if an application is given; `propagate_threads`, unless ``threads`` says
       otherwise.
 
@@ -133,7 +134,7 @@ def setup(app: Any = None, *, interface: str | None = None, **settings: Any) -> 
             served = handle.app
             if before is None or before[0] is not handle:
                 undos.append(handle.undo)
-        providers.set_up(resolved.service)
+        undos.append(providers.set_up(resolved.service))
         callables.tell_strict(resolved)
         tracing.spans()  # loaded now, not by the first request
         tracing.meters()
@@ -245,4 +246,6 @@ _SHARED: dict[str, Callable[[Hook, Framework], Any]] = {
     "error_log": notes.error_log,
     "complaint": notes.complaint,
     "received": asgi.received,
+    "span": mirrored.started,
+    "traced": mirrored.traced,
 }

@@ -1,25 +1,26 @@
-"""OpenTelemetry's tracer and meter providers, with the exporters that ``OTEL_*`` names.
+"""OpenTelemetry's tracer, meter and logger providers, with the exporters that ``OTEL_*`` names.
 
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
 
+import atexit
 import os
 import uuid
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from typing import Any, Final
 
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from asok_trace.core.errors import ConfigError, Piece, contained
 from asok_trace.keep.ring import ring
+from asok_trace.stamp.exporting import SpanQueue
 from asok_trace.stamp.spans import SpanStamper, StampingSampler
 
 renewing: Final = Piece("telling a forked process from its parent", then="their metrics mix")
@@ -27,7 +28,7 @@ renewing: Final = Piece("telling a forked process from its parent", then="their 
 _HTTP: Final = "otlp_proto_http"
 # OTEL_EXPORTER_OTLP_PROTOCOL -> entry points of the exporters' packages, and how to get them.
 _PROTOCOLS: Final = {"http/protobuf": _HTTP, "grpc": "otlp_proto_grpc"}
-_SIGNALS: Final = ("TRACES", "METRICS")
+_SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
 _INSTALL: Final = {
     _HTTP: "asok-trace[otlp]",
     "otlp_proto_grpc": "opentelemetry-exporter-otlp-proto-grpc",
@@ -35,23 +36,30 @@ _INSTALL: Final = {
 }
 
 
-def set_up(service: str | None) -> None:
-    """Make a tracer and a meter provider for the process, as far as it has none.
+def set_up(service: str | None) -> Callable[[], None]:
+    """Make a tracer and a meter provider for the process, and a logger provider that gets its log
+    lines, as far as it has none.
 
     The spans of a tracer provider that is there are stamped. Does nothing under
     ``OTEL_SDK_DISABLED=true``.
+
+    Returns:
+        How to have no more lines exported.
 
     Raises:
         ConfigError: an exporter that is not installed, or cannot be made.
     """
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return
+        return _nothing
     existing = trace.get_tracer_provider()
     traced = not isinstance(existing, trace.ProxyTracerProvider)
     measured = _is_meant(metrics.get_meter_provider())
+    logged = _is_meant(_logs.get_logger_provider())
     # All of them before any provider is set: nobody can take one back.
     span_exporters = None if traced else _exporters("traces")
     metric_exporters = None if measured else _exporters("metrics")
+    log_exporters = None if logged else _exporters("logs")
+    logs = _line_exporting() if log_exporters else None
     # Resource.create() reads OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
     resource = Resource.create({SERVICE_NAME: service} if service else {})
     if SERVICE_INSTANCE_ID not in resource.attributes:
@@ -67,6 +75,38 @@ def set_up(service: str | None) -> None:
         # Newer SDKs do it themselves.
         if hasattr(os, "register_at_fork") and not hasattr(provider, "_handle_fork"):
             os.register_at_fork(after_in_child=partial(contained, renewing, _renew, provider))
+    if logs is not None:
+        _make_logger_provider(logs, log_exporters, resource)
+    return _nothing if _lines is None else _lines()
+
+
+# How to have lines exported, once there is a logger provider of ours.
+_lines: Callable[[], Callable[[], None]] | None = None
+
+
+def _nothing() -> None:
+    """Undo nothing."""
+
+
+def _line_exporting() -> Any:
+    try:
+        return import_module("asok_trace.stamp.logs")
+    except ImportError as error:  # in older SDKs the API for logs was another
+        raise ConfigError(
+            f"The OTEL_* variables ask for the export of log lines, for which opentelemetry-sdk "
+            f"{version('opentelemetry-sdk')} is too old: {error}. Install opentelemetry-sdk>=1.39, "
+            f"or set OTEL_LOGS_EXPORTER=none."
+        ) from error
+
+
+def _make_logger_provider(
+    logs: Any, exporters: "list[_Exporter] | None", resource: Resource
+) -> None:
+    global _lines
+    provider = logs.provider(exporters, resource)
+    _logs.set_logger_provider(provider)
+    _lines = partial(logs.export_to, provider)
+    atexit.register(logs.end)
 
 
 def _instance() -> Resource:
@@ -92,7 +132,7 @@ def _tracer_provider(exporters: "list[_Exporter] | None", resource: Resource) ->
     if exporters is None:
         provider.add_span_processor(ring())
     for exporter in exporters or ():
-        provider.add_span_processor(BatchSpanProcessor(exporter))  # type: ignore[arg-type]  # acts as one
+        provider.add_span_processor(SpanQueue(exporter))  # type: ignore[arg-type]  # acts as one
     return provider
 
 
@@ -105,11 +145,12 @@ def _stamp_spans(provider: trace.TracerProvider) -> None:
         provider.add_span_processor(SpanStamper())
 
 
-def _is_meant(provider: metrics.MeterProvider) -> bool:
+def _is_meant(provider: metrics.MeterProvider | _logs.LoggerProvider) -> bool:
     """Whether somebody has set ``provider``. The API's own stand-in, whose class has no public
     name, is what there is before; its other one, the no-op, says that none is wanted."""
-    stand_in = type(provider).__module__.startswith("opentelemetry.metrics")
-    return not stand_in or isinstance(provider, metrics.NoOpMeterProvider)
+    api = ("opentelemetry.metrics", "opentelemetry._logs")
+    no_op = (metrics.NoOpMeterProvider, _logs.NoOpLoggerProvider)
+    return not type(provider).__module__.startswith(api) or isinstance(provider, no_op)
 
 
 class _Exporter:

@@ -32,6 +32,11 @@ CONNECTION_ID: Final = "connection_id"
 # A log field of lines written after the response of their request had ended.
 LATE_MS: Final = "late_ms"
 
+# Log fields of the lines that tell a finding: its slug, its key, and where it showed.
+FINDING: Final = "finding"
+FINDING_KEY: Final = "finding_key"
+FINDING_CALLSITE: Final = "finding_callsite"
+
 STAMPED: Final = (REQUEST_ID, IP, USER, PATH)
 """What every line of a request carries, as far as it is known."""
 
@@ -62,6 +67,9 @@ ATTRIBUTE_USER: Final = ATTRIBUTES[USER]
 
 ATTRIBUTE_JOB_ID: Final = "messaging.message.id"
 ATTRIBUTE_JOB_STATUS: Final = "asok_trace.job.status"
+
+ATTRIBUTE_ASOK_TRACE: Final = "asok.trace_id"
+"""The id of the trace that asok's own tracing took a span for, which it may tell the client."""
 
 # What was found: the slug of a finding on the span that it affects, its name as an event there,
 # and the metrics.

@@ -80,6 +80,7 @@ class Scope:
         "_request_id",
         "_route",
         "_running",
+        "_span_ids",
         "_status",
         "_told",
         "_traced",
@@ -111,9 +112,11 @@ class Scope:
         # What failed, if the framework made an error page of it; for the end of the request.
         self._error: BaseException | None = None
         # For the server's own lines about a request that is over: whether its access line was
-        # written, and the id() of what the application let out, for the report of that.
+        # written, and the id() of what the application let out, for the report of that; and the
+        # ids of the request's span, as log fields.
         self._told = False
         self._escaped: int | None = None
+        self._span_ids: Fields = _NOTHING
         self._user: str | _Unknown | None = UNKNOWN
         # Never changed in place, so that scopes without bound facts can share one.
         self._bound: Fields = dict(bound) if bound else _NOTHING

@@ -36,7 +36,9 @@ def clean_lines(value: object, limit: int) -> str:
     text = value if type(value) is str else str(value)
     if len(text) > limit:
         text = text[: limit - 1] + "…"
-    return text if text.isprintable() else "\n".join(clean(line, limit) for line in text.splitlines())
+    return (
+        text if text.isprintable() else "\n".join(clean(line, limit) for line in text.splitlines())
+    )
 
 
 def wsgi_path(path: str) -> str:

@@ -17,6 +17,12 @@ from asok_trace.frameworks.live import live_unowned
 # hide from servers which of WSGI, ASGI2 and ASGI3 it speaks, and middleware misses static files,
 # 404, health and redirects.
 _COMPLAINT = Entry("_get_current_object", "complaint", "asok.context:RequestProxy")
+# Its own tracing, for which no request is needed.
+_TRACING = (
+    Entry("start_span", "span", "asok.core.tracing:Tracer"),
+    Entry("trace", "traced", "asok.core.tracing"),
+    Entry("trace", "traced", "asok"),
+)
 _APP = (
     Entry("_wsgi_call", "wsgi"),
     Entry("_asgi_call", "asgi"),
@@ -38,6 +44,7 @@ _APP = (
     Entry("_execute_task_safe", "cron", "asok.scheduler:ScheduledTask"),
     Entry("_acquire_distributed_lock", "cron_turn", "asok.scheduler:ScheduledTask"),
     Entry("error", "error_log", "asok.scheduler:logger"),
+    *_TRACING,
     _COMPLAINT,
 )
 _WORKER = (
@@ -46,6 +53,7 @@ _WORKER = (
     Entry("_handle_job_failure", "job_failed", "asok.cli.worker"),
     # A job may queue others.
     Entry("_build_job_dict", "queued", "asok.background"),
+    *_TRACING,
 )
 _WEBSOCKET_SERVER = (
     Entry("_fire_on_connect", "connect"),
@@ -53,6 +61,7 @@ _WEBSOCKET_SERVER = (
     Entry("_fire_on_disconnect", "disconnect"),
     # The server swallows what its handlers raise, here and in live components.
     Entry("error", "error_log", "asok.ws.server:logger"),
+    *_TRACING,
     _COMPLAINT,
 )
 _ENTRIES = {

@@ -36,6 +36,9 @@ class Entry(NamedTuple):
     process of its own, ``consume`` handles one raw job: ``verified`` returns its dict, and
     ``job_failed`` is called where it has failed.
 
+    Of the framework's own tracing: ``span`` starts a span, ``traced`` is a decorator that makes the
+    calls of a function spans.
+
     ``complaint`` raises one of the `Framework.complaints` where there is no current request.
     """
     owner: str | None = None

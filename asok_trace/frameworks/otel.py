@@ -1,5 +1,6 @@
 """OpenTelemetry: which span is current, told without importing it."""
 
+import os
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -24,6 +25,14 @@ def measured() -> bool:
     api = sys.modules.get("opentelemetry.metrics._internal")
     provider = getattr(api, "_METER_PROVIDER", None)
     return provider is not None and type(provider).__name__ != "NoOpMeterProvider"
+
+
+def measures(app: Any) -> bool:
+    """Whether OpenTelemetry's own instrumentation of ``app`` measures requests by the names that we
+    do, as it does if it is told to."""
+    return getattr(app, "_is_instrumented_by_opentelemetry", False) is True and "http" in (
+        os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "")
+    )
 
 
 def current() -> Any:

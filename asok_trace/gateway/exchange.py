@@ -133,15 +133,15 @@ class Exchange:
         except Exception as error:
             tracing.tracing.failed(error)
         if self._meters is not None:
-            begun = self._meters.begun
-            self._measured = contained(tracing.measuring, begun, self.scope, scheme, protocol)
-            self._leave_measuring()
+            self._measured = contained(tracing.measuring, self._counted, scheme, protocol)
 
-    def _leave_measuring(self) -> None:
-        """Count nothing twice: whose span it is may measure as well."""
+    def _counted(self, scheme: str, protocol: str) -> Any:
+        """The request as it counts; None if whoever instrumented the application counts it."""
         span = self._span
-        if span is not None and span.context is None and span.measured:
-            self._count_no_more()
+        theirs = span is not None and span.context is None and span.measured
+        if theirs or otel.measures(self._gate.app):
+            return None
+        return self._meters.begun(self.scope, scheme, protocol)
 
     def _count_no_more(self) -> None:
         measured, self._measured = self._measured, None
@@ -176,7 +176,6 @@ class Exchange:
             base.current_request.failed(error)
         if self.spans is not None and self._span is None:
             self._span = contained(tracing.tracing, self._taken)
-            self._leave_measuring()
 
     def _watch(self) -> None:
         """Have it looked at whether the request goes, now that all is done for it."""
@@ -288,6 +287,7 @@ class Exchange:
                 at = self.spans.now() - int((time.perf_counter() - self._ended) * 1e9)
             self._span.end(scope, error, at)
             ids: Fields = self._span.ids()
+            scope._span_ids = ids
         except Exception as fault:
             tracing.tracing.failed(fault)
             return {}

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Mapping
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asok_trace.core import findings
@@ -22,6 +22,7 @@ judging: Final = Piece("looking at what a request leaves behind")
 
 _STRUCTLOG: Final = "structlog_"
 """How structlog names the variables that it keeps bound values in."""
+_CLEARING: Final = "clear_contextvars"
 
 _REQUEST: Final = "request"
 _LEAVES_REQUEST: Final = (
@@ -42,13 +43,16 @@ class _Left(NamedTuple):
 class Found:
     """What was in place when a request began, to be compared with what is when it ends."""
 
-    __slots__ = ("_bound", "_gate", "_request", "_traced")
+    __slots__ = ("_bound", "_clears", "_gate", "_request", "_traced")
 
     def __init__(self, gate: "Gate", traced: bool, strict: bool) -> None:
         self._gate = gate
         self._request = gate.current()
         self._traced = otel.current() if traced else None
         self._bound = _bound() if strict else None
+        self._clears: list[bool] = []
+        if strict:
+            _clears.set(self._clears)
         # What makes a request of its own in a context that it was given is in it on purpose.
         if self._request is not None and ACTIVE.get() is None:
             self._bled_in()
@@ -99,6 +103,9 @@ class Found:
             _report(self._gate, scope, left)
 
     def _report_bound(self, scope: Scope, before: Mapping[str, object]) -> None:
+        # A program that clears them when each request begins may leave them.
+        if self._clears:
+            return
         bound = _bound()
         keys = sorted(key for key in bound if bound[key] is not before.get(key))
         if keys:
@@ -107,7 +114,7 @@ class Found:
                 f"structlog {names}",
                 f"the structlog variables {names} bound in its context",
                 "with structlog.contextvars.bound_contextvars(...): or clear_contextvars() when "
-                "the request ends",
+                "each request begins",
             )
             _report(self._gate, scope, left)
 
@@ -115,6 +122,24 @@ class Found:
         """Whether the request of ``scope`` is still current: the framework is not done with it."""
         request = self._gate.current()
         return request is not None and self._gate.framework.carried(request) is scope
+
+
+class _Name(str):
+    """The name of a variable that notices when structlog clears its own, for which it asks them
+    all for their names: in a context that has none of these, nothing else shows it."""
+
+    __slots__ = ()
+
+    def startswith(self, *prefix: Any) -> bool:
+        if sys._getframe(1).f_code.co_name == _CLEARING:
+            clears = _clears.get()
+            if not clears:
+                clears.append(True)
+        return super().startswith(*prefix)
+
+
+_clears: Final[ContextVar[list[bool]]] = ContextVar(_Name("asok_trace_clears"))
+"""Is given something when structlog's variables are cleared in the request that it is of."""
 
 
 def found(gate: "Gate", *, traced: bool) -> Found | None:

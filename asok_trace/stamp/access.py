@@ -4,7 +4,7 @@ import logging
 import sys
 from typing import Any, Final
 
-from asok_trace.core import names
+from asok_trace.core import names, records
 from asok_trace.core.errors import Piece
 from asok_trace.core.scope import Fields, Scope
 
@@ -49,27 +49,8 @@ def _log_structlog(structlog: Any, failed: bool, event: dict[str, Any]) -> None:
 
 
 def _log_stdlib(level: int, event: dict[str, Any]) -> None:
-    logger = logging.getLogger(names.REQUEST_LOGGER)
-    if not logger.isEnabledFor(level):
-        return
-    record = logger.makeRecord(
-        logger.name,
-        level,
-        fn="",
-        lno=0,
-        msg="%s %s %s %s %s ms",
-        args=(
-            names.REQUEST_EVENT,
-            event[names.METHOD],
-            # Without spaces, so that a path cannot pass for the status that follows it.
-            str(event.get(names.PATH)).replace(" ", "%20"),
-            event.get(names.STATUS, "-"),
-            event[names.DURATION_MS],
-        ),
-        exc_info=None,
-    )
-    # Not extra=: that raises where a record factory of the host sets the same names.
-    for key, value in event.items():
-        if not hasattr(record, key):
-            setattr(record, key, value)
-    logger.handle(record)
+    # A path without spaces, so that it cannot pass for the status that follows it.
+    path = str(event.get(names.PATH)).replace(" ", "%20")
+    method, status = event[names.METHOD], event.get(names.STATUS, "-")
+    said = (names.REQUEST_EVENT, method, path, status, event[names.DURATION_MS])
+    records.log(names.REQUEST_LOGGER, level, "%s %s %s %s %s ms", said, event)

@@ -29,6 +29,7 @@ INTERNAL: Final = frozenset(
 """What structlog's own processors and formatters pass along, and what an event has by itself."""
 LEVELS: Final = {"exception": "error", "warn": "warning", "fatal": "critical"}
 """The method that logs a line -> its level, where it is called otherwise."""
+_Clean = Callable[[object, int], str]
 _INT_64: Final = range(-(2**63), 2**63)
 
 
@@ -122,15 +123,15 @@ def _add(name: object, level: str, facts: Mapping[str, Any]) -> None:
             break
         if key not in INTERNAL and key not in names.ATTRIBUTES:
             attributes[text.clean(key, NAME_LIMIT)] = plain(value)
-    span.add_event(_text(name, NAME_LIMIT, str), attributes)
+    span.add_event(as_text(name, NAME_LIMIT), attributes)
 
 
-def message(record: logging.LogRecord) -> str:
+def message(record: logging.LogRecord, limit: int = NAME_LIMIT, clean: _Clean = text.clean) -> str:
     """What ``record`` says. One that does not fit its arguments is told by its handlers."""
     try:
-        return record.getMessage()
+        return clean(record.getMessage(), limit)
     except Exception:
-        return _text(record.msg, text.VALUE_LIMIT, str)
+        return as_text(record.msg, limit, clean)
 
 
 def plain(value: object) -> bool | int | float | str:
@@ -139,11 +140,21 @@ def plain(value: object) -> bool | int | float | str:
     # A larger int would fail the export of the whole batch it is in.
     if isinstance(value, (bool, float)) or (isinstance(value, int) and value in _INT_64):
         return value
-    return _text(value, text.VALUE_LIMIT, str.__str__ if isinstance(value, str) else repr)
-
-
-def _text(value: object, limit: int, as_text: Callable[[object], str]) -> str:
     try:
-        return text.clean(as_text(value), limit)
-    except Exception:  # the host's own __str__ or __repr__
-        return f"<{type(value).__name__}>"
+        shown = str.__str__(value) if isinstance(value, str) else repr(value)
+    except Exception:
+        return _unspoken(value)
+    return text.clean(shown, text.VALUE_LIMIT)
+
+
+def as_text(value: object, limit: int, clean: _Clean = text.clean) -> str:
+    """``value`` as text, made fit by ``clean``."""
+    try:
+        return clean(value, limit)
+    except Exception:
+        return _unspoken(value)
+
+
+def _unspoken(value: object) -> str:
+    """Of an object of the host, whose own __str__ or __repr__ raises."""
+    return f"<{type(value).__name__}>"

@@ -6,6 +6,7 @@ Nothing here is labelled by path, ip, user or request id, of which there is no e
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -47,14 +48,18 @@ _FLUSH_MILLIS: Final = 5000
 at_first: Final[list[Callable[[], None]]] = []
 """What is called when a process begins to measure; never raises an Exception."""
 
-_process: int | None = None
+_begun: Final[dict[int, object]] = {}
+
+# The method and the scheme.
+_Kind = tuple[str, str]
 
 
 def _begin() -> None:
-    global _process
-    _process = os.getpid()
-    for call in at_first:
-        call()
+    mine = object()
+    # Without a lock, which a forked child might find taken for ever: one of two threads is first.
+    if _begun.setdefault(os.getpid(), mine) is mine:
+        for call in at_first:
+            call()
 
 
 class Instruments:
@@ -71,8 +76,15 @@ class Instruments:
             "Duration of HTTP requests, from their first byte to the last of their response",
             explicit_bucket_boundaries_advisory=_BOUNDARIES,
         )
-        self._active = meter.create_up_down_counter(
-            names.METRIC_ACTIVE_REQUESTS, "{request}", "HTTP requests that are being served"
+        # By the object that counts one: its process, and what it is. Kept by us, since the SDK's
+        # counter takes as long as all the rest.
+        self._serving: dict[int, tuple[int, _Kind]] = {}
+        self._served: dict[_Kind, None] = {}
+        meter.create_observable_up_down_counter(
+            names.METRIC_ACTIVE_REQUESTS,
+            [self._observed_active],
+            "{request}",
+            "HTTP requests that are being served",
         )
         self._jobs = meter.create_histogram(
             names.METRIC_JOB_DURATION,
@@ -92,19 +104,33 @@ class Instruments:
             "{line}",
             "Lines and spans after the end of their request",
         )
+        meter.create_observable_counter(
+            names.METRIC_EXPORT_DROPPED,
+            [_observed_dropped],
+            "{span}",
+            "Spans that were lost on their way to the collector",
+        )
 
     def begun(self, scope: Scope, scheme: str, protocol: str) -> "Measured":
         """Count a request that has begun."""
-        if _process != os.getpid():
+        process = os.getpid()
+        if process not in _begun:
             _begin()
-        return Measured(self._active, self._durations, scope, scheme, protocol)
+        method = scope._method if scope._method in _METHODS else "_OTHER"
+        kind = (method or "", _SCHEMES.get(scheme, "_OTHER"))
+        measured = Measured(self._serving, self._durations, scope, kind, protocol)
+        # A WebSocket is no request that is being served; its handshake is one if it is refused.
+        if scope._kind != "websocket":
+            self._served[kind] = None
+            self._serving[id(measured)] = (process, kind)
+        return measured
 
     def worked(
         self, scope: Scope, seconds: float, error: BaseException | None, named: bool
     ) -> None:
         """Count a task, job or scheduled run that has ended, in its span's context; by its name if
         it is ``named`` like a function, of which there is an end."""
-        if _process != os.getpid():
+        if os.getpid() not in _begun:
             _begin()
         attributes: dict[str, Any] = {names.ATTRIBUTE_WORK_KIND: scope._kind}
         if named and scope._name is not None:
@@ -113,45 +139,50 @@ class Instruments:
             attributes[error_attributes.ERROR_TYPE] = type(error).__qualname__
         self._jobs.record(seconds, attributes)
 
+    def _observed_active(self, _options: CallbackOptions) -> Iterable[Observation]:
+        # A forked child does not serve what its parent does.
+        here = os.getpid()
+        serving = Counter(kind for process, kind in list(self._serving.values()) if process == here)
+        return [Observation(serving[kind], _request(kind)) for kind in list(self._served)]
+
+    def flush(self) -> None:
+        """Export what was counted, in five seconds at the most."""
+        force_flush = getattr(self._provider, "force_flush", None)
+        if force_flush is not None:
+            force_flush(_FLUSH_MILLIS)
+
 
 class Measured:
     """A request that is being counted."""
 
-    __slots__ = ("_active", "_attributes", "_durations", "_protocol", "_scope")
+    __slots__ = ("_durations", "_kind", "_protocol", "_scope", "_serving")
 
     def __init__(
         self,
-        active: metrics.UpDownCounter,
+        serving: dict[int, tuple[int, _Kind]],
         durations: metrics.Histogram,
         scope: Scope,
-        scheme: str,
+        kind: _Kind,
         protocol: str,
     ) -> None:
-        method = scope._method
-        self._attributes: dict[str, Any] = {
-            http_attributes.HTTP_REQUEST_METHOD: method if method in _METHODS else "_OTHER",
-            url_attributes.URL_SCHEME: _SCHEMES.get(scheme, "_OTHER"),
-        }
+        self._serving = serving
         self._durations = durations
-        self._protocol = protocol
         self._scope = scope
-        # A WebSocket is no request that is being served: its handshake is, if it is refused.
-        self._active = None if scope._kind == "websocket" else active
-        if self._active is not None:
-            self._active.add(1, self._attributes)
+        self._kind = kind
+        self._protocol = protocol
 
     def dropped(self) -> None:
-        """Count it no more: somebody else does, or it was not seen to end."""
-        if self._active is not None:
-            self._active.add(-1, self._attributes)
+        """Count it no more: it was not seen to end."""
+        self._serving.pop(id(self), None)
 
     def ended(self, seconds: float, error: BaseException | None, context: Context | None) -> None:
         """Count that it has ended; ``context`` has its span, for an exemplar."""
         self.dropped()
-        scope, attributes = self._scope, self._attributes
+        scope = self._scope
         status = scope._status
-        if self._active is None and status in (None, 101):
+        if scope._kind == "websocket" and status in (None, 101):
             return
+        attributes = _request(self._kind)
         if self._protocol in _VERSIONS:
             attributes[network_attributes.NETWORK_PROTOCOL_VERSION] = self._protocol
         if status is not None:
@@ -163,6 +194,11 @@ class Measured:
         elif status is not None and status >= 500:
             attributes[error_attributes.ERROR_TYPE] = str(status)
         self._durations.record(seconds, attributes, context)
+
+
+def _request(kind: _Kind) -> dict[str, Any]:
+    method, scheme = kind
+    return {http_attributes.HTTP_REQUEST_METHOD: method, url_attributes.URL_SCHEME: scheme}
 
 
 def _observed_findings(_options: CallbackOptions) -> Iterable[Observation]:
@@ -179,6 +215,15 @@ def _observed_findings(_options: CallbackOptions) -> Iterable[Observation]:
 
 def _observed_late(_options: CallbackOptions) -> Iterable[Observation]:
     return [Observation(findings.counts().get(findings.LATE, 0))]
+
+
+def _observed_dropped(_options: CallbackOptions) -> Iterable[Observation]:
+    from asok_trace.stamp import exporting  # loads the SDK: whoever collects has it
+
+    return [
+        Observation(times, {error_attributes.ERROR_TYPE: reason})
+        for reason, times in exporting.dropped().items()
+    ]
 
 
 _made: tuple[Any, Instruments] | None = None

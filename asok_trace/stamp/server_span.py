@@ -3,6 +3,7 @@
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 """
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -296,11 +297,14 @@ def _address(host: str) -> tuple[str, int | None]:
 
 
 def flush() -> None:
-    """Export what has ended, in five seconds at the most."""
+    """Export what has ended, and what was logged, in five seconds each at the most."""
     provider: Any = trace.get_tracer_provider()
     force_flush = getattr(provider, "force_flush", None)
     if force_flush is not None:
         force_flush(_FLUSH_MILLIS)
+    logs = sys.modules.get("asok_trace.stamp.logs")
+    if logs is not None:
+        logs.flush()
 
 
 def attach(context: Context) -> Any:

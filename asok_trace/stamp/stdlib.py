@@ -144,9 +144,9 @@ def _of_server(record: logging.LogRecord) -> Fields | None:
         # of what this one raised, which gunicorn writes after the access line.
         reported = record.exc_info[1] if record.exc_info else None
         about_this = reported is not None and id(reported) == scope._escaped
-        return scope._fields if about_this else None
+        return scope._fields | scope._span_ids if about_this else None
     scope._told = not record.exc_info
-    return scope._fields
+    return scope._fields | scope._span_ids
 
 
 def _by_server(record: logging.LogRecord) -> bool:

@@ -158,8 +158,10 @@ def put_in_chain() -> Callable[[], None]:
 def show_lines() -> None:
     """Show the lines of structlog's global chain to `tail.take`, if `inject` is in it."""
     chain = _CONFIG.default_processors
-    if inject not in chain or chain[-1] is inject or isinstance(chain[-1], tail.Showing):
+    if not isinstance(chain, (list, tuple)) or inject not in chain:
         return
+    if chain[-1] is inject or isinstance(chain[-1], tail.Showing):
+        return  # then `inject` renders, and shows them itself; or it is done
     last = tail.Showing(chain[-1])
     if isinstance(chain, list):
         # One step, and in the list itself: other threads may be running it.

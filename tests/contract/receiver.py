@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector, as far as it takes in spans and metrics: OTLP over HTTP."""
+"""An OpenTelemetry collector, as far as it takes in spans, metrics and lines: OTLP over HTTP."""
 
 import threading
 import time
@@ -22,8 +22,21 @@ class Received(NamedTuple):
     """The port of the connection that it came over."""
 
 
+class Logged(NamedTuple):
+    """A log line that has arrived."""
+
+    logger: str
+    message: str
+    level: str
+    trace_id: str
+    span_id: str
+    attributes: dict[str, Any]
+    resource: dict[str, Any]
+    peer: int
+
+
 class Receiver(ThreadingHTTPServer):
-    """Takes in spans and metrics, in threads of its own, and keeps them."""
+    """Takes in spans, metrics and log lines, in threads of its own, and keeps them."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -31,6 +44,7 @@ class Receiver(ThreadingHTTPServer):
         self.spans: list[Received] = []
         self.metrics: list[Any] = []
         """ResourceMetrics, as they came."""
+        self.logs: list[Logged] = []
 
     def until(self, enough: Callable[[Sequence[Received]], bool]) -> list[Received]:
         """Wait until the spans that have arrived are ``enough``, and return them."""
@@ -47,7 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        answer = self._metrics(body) if self.path == "/v1/metrics" else self._spans(body)
+        taken = {"/v1/metrics": self._metrics, "/v1/logs": self._logs}
+        answer = taken.get(self.path, self._spans)(body)
         self.send_response(200)
         self.send_header("Content-Type", "application/x-protobuf")
         self.send_header("Content-Length", str(len(answer)))
@@ -61,6 +76,29 @@ class _Handler(BaseHTTPRequestHandler):
         sent.ParseFromString(body)
         self.server.metrics += sent.resource_metrics
         return bytes(service.ExportMetricsServiceResponse().SerializeToString())
+
+    def _logs(self, body: bytes) -> bytes:
+        from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as service
+
+        sent = service.ExportLogsServiceRequest()
+        sent.ParseFromString(body)
+        for resource in sent.resource_logs:
+            facts = _plain(resource.resource.attributes)
+            for scope in resource.scope_logs:
+                self.server.logs += [
+                    Logged(
+                        scope.scope.name,
+                        line.body.string_value,
+                        line.severity_text,
+                        line.trace_id.hex(),
+                        line.span_id.hex(),
+                        _plain(line.attributes),
+                        facts,
+                        self.client_address[1],
+                    )
+                    for line in scope.log_records
+                ]
+        return bytes(service.ExportLogsServiceResponse().SerializeToString())
 
     def _spans(self, body: bytes) -> bytes:
         from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
