@@ -29,7 +29,10 @@ FINDINGS = CORE | {
     "core.findings",
     "core.hooks",
     "core.names",
+    "core.records",
+    "core.scope",
     "core.settings",
+    "core.text",
 }
 LOOKUP = CORE | {
     "core.errors",

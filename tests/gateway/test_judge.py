@@ -223,6 +223,33 @@ def test_variables_that_stay_bound(level: str) -> None:
         assert (found.callsite, found.count) == (place(leaky, "@flasks.page"), 2)
 
 
+def test_variables_that_are_cleared_when_a_request_begins() -> None:
+    """As structlog recommends it: what stays bound then reaches nobody. And a request that does
+    not clear them is told of, wherever it comes in between."""
+    flasks = Flasks(level="strict")
+
+    @flasks.app.before_request
+    def bind() -> None:
+        if flask.request.path != "/leaky":
+            structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(path=flask.request.path)
+
+    @flasks.page
+    def clean() -> str:
+        return repr(structlog.contextvars.get_contextvars())
+
+    @flasks.page
+    def leaky() -> str:
+        return "leaky"
+
+    flasks.ask("/clean")
+    flasks.ask("/leaky")
+    assert flasks.ask("/clean") == b"{'path': '/clean'}"
+    flasks.handle.undo()
+    found = leak("bleed")
+    assert (found.path, found.count) == ("GET /leaky", 1)
+
+
 # --- bodies --------------------------------------------------------------------------------------
 
 
