@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asok_trace.assemble import instrument, setup
     from asok_trace.core.errors import ConfigError, LeakWarning, OrphanWarning
-    from asok_trace.core.findings import Finding, assert_clean, findings, ignore, on_finding
+    from asok_trace.core.finding import Finding
+    from asok_trace.core.findings import assert_clean, findings, on_finding
     from asok_trace.core.hooks import Handle
+    from asok_trace.core.ignoring import ignore
     from asok_trace.core.scope import Scope
     from asok_trace.frameworks.lookup import bind, current
     from asok_trace.gateway.unit import scope
@@ -72,7 +74,7 @@ __all__ = [
 _MODULES = {
     "ConfigError": "core.errors",
     "ContextExecutor": "propagate.executors",
-    "Finding": "core.findings",
+    "Finding": "core.finding",
     "Handle": "core.hooks",
     "LeakWarning": "core.errors",
     "OrphanWarning": "core.errors",
@@ -86,7 +88,7 @@ _MODULES = {
     "detach": "propagate.wrap",
     "findings": "core.findings",
     "from_carrier": "propagate.carrier",
-    "ignore": "core.findings",
+    "ignore": "core.ignoring",
     "inject": "stamp.structlog",
     "instrument": "assemble",
     "on_finding": "core.findings",

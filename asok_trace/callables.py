@@ -6,10 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from asok_trace.core import findings, names
+from asok_trace.core import names
 from asok_trace.core.callsite import caller, claim
 from asok_trace.core.errors import ConfigError
 from asok_trace.core.hooks import Handle
+from asok_trace.core.ignoring import ignore
 from asok_trace.core.settings import OFF, STRICT, WATCH, Settings, want
 from asok_trace.frameworks import otel, plain
 from asok_trace.gateway import asgi, wsgi
@@ -63,7 +64,7 @@ def in_process(settings: Settings) -> Handle:
     frame = caller()
     if frame is not None:
         claim(frame.f_code.co_filename)  # an application may be installed as a package
-    rules = [findings.ignore(key) for key in settings.ignore]
+    rules = [ignore(key) for key in settings.ignore]
     mode = settings.threads or (WATCH if settings.level == STRICT else OFF)
     threads = None if mode == OFF else propagate_threads(mode)
     forget = want(settings.level)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from asok_trace.core import errors, findings, settings
+from asok_trace.core import errors, findings, ignoring, settings
 from asok_trace.core.scope import ACTIVE, SERVED
 from asok_trace.detect import retained
 from asok_trace.frameworks import base
@@ -85,7 +85,7 @@ def clean() -> Iterator[None]:
     settings._wanted.clear()
     settings.set_default(settings.Settings())
     findings.clear()
-    findings._rules.clear()
+    ignoring._rules.clear()
     findings._listeners.clear()
     structlog.reset_defaults()
     stamp_structlog._may_be_last, stamp_structlog._plain_chain = False, None

@@ -26,7 +26,9 @@ FLOORS = [
 CORE = {"core"}
 FINDINGS = CORE | {
     "core.errors",
+    "core.finding",
     "core.findings",
+    "core.ignoring",
     "core.hooks",
     "core.names",
     "core.records",
@@ -85,6 +87,7 @@ ASSEMBLE = (
         "gateway.wsgi",
         "propagate.elsewhere",
         "propagate.jobs",
+        "propagate.mirrored",
         "stamp.access",
     }
 )
@@ -94,7 +97,7 @@ OPENTELEMETRY = {"opentelemetry", "typing_extensions"}
 LOADS: dict[str, tuple[set[str], set[str]]] = {
     "ConfigError": (CORE | {"core.errors", "core.names"}, set()),
     "ContextExecutor": (WRAP | {"propagate.executors"}, set()),
-    "Finding": (FINDINGS, set()),
+    "Finding": (CORE | {"core.finding"}, set()),
     "Handle": (CORE | {"core.hooks"}, set()),
     "LeakWarning": (CORE | {"core.errors", "core.names"}, set()),
     "OrphanWarning": (CORE | {"core.errors", "core.names"}, set()),
@@ -108,7 +111,10 @@ LOADS: dict[str, tuple[set[str], set[str]]] = {
     "detach": (WRAP, set()),
     "findings": (FINDINGS, set()),
     "from_carrier": (CARRIER, set()),
-    "ignore": (FINDINGS, set()),
+    "ignore": (
+        CORE | {"core.hooks", "core.ignoring", "core.names", "core.settings"},
+        set(),
+    ),
     "inject": (STRUCTLOG, {"structlog"}),
     "instrument": (ASSEMBLE, set()),
     "on_finding": (FINDINGS, set()),

@@ -12,15 +12,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from types import CodeType
 from typing import Any, Final
 
-from asok_trace.core import names, records, settings
+from asok_trace.core import names, records
 from asok_trace.core.errors import Piece
+from asok_trace.core.finding import INFORMATIVE, KINDS, OUTSIDE, Finding
 from asok_trace.core.hooks import Handle
+from asok_trace.core.ignoring import is_ignored
 from asok_trace.core.scope import ACTIVE
 
 SITES: Final = 500
@@ -28,86 +28,7 @@ SITES: Final = 500
 LOGGED: Final = 100
 """Places of one kind that are logged; further ones are in `findings()` only."""
 
-ORPHAN: Final = "orphan"
-LEAK: Final = "leak"
-
-STARTUP: Final = "startup"
-OUTSIDE: Final = "outside"
-LOST: Final = "lost"
-LATE: Final = "late"
-BLEED: Final = "bleed"
-FOREIGN: Final = "foreign"
-UNCLOSED: Final = "unclosed"
-RETAINED: Final = "retained"
-
-KINDS: Final = {
-    STARTUP: ORPHAN,
-    OUTSIDE: ORPHAN,
-    LOST: ORPHAN,
-    LATE: LEAK,
-    BLEED: LEAK,
-    FOREIGN: LEAK,
-    UNCLOSED: LEAK,
-    RETAINED: LEAK,
-}
-"""Slug -> kind."""
-
-# What happens before the first request, or with no request behind it, need not be a mistake.
-_INFORMATIVE: Final = (STARTUP, OUTSIDE)
-
 telling: Final = Piece("telling what was found", then="the next finding is tried again")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One misuse of a request's context, at one place. ``str(finding)`` is what is logged."""
-
-    kind: str
-    """``orphan`` or ``leak``."""
-    slug: str
-    """``outside``, ``lost``, ``late``, ``bleed``, ``foreign``, ``unclosed`` or ``retained``."""
-    message: str
-    """What happened, in a sentence."""
-    callsite: str
-    """Where it showed: ``file:line function``; the file relative to the working directory."""
-    origin: str | None
-    """Where it came from: where the work was started, or what opened the context."""
-    thread: str
-    task: str | None
-    """The asyncio task's name, and what it runs."""
-    request_id: str | None
-    """Of the request it came from, as far as that is known; so is ``path``."""
-    path: str | None
-    count: int
-    first_seen: float
-    """Seconds since the epoch; so is ``last_seen``."""
-    last_seen: float
-    fix: str
-    """What to write instead."""
-    key: str
-    """What `ignore` knows it by: ``lost:billing.jobs.charge``."""
-
-    def __str__(self) -> str:
-        request = " ".join(
-            part for part in ("request", self.request_id, self.path) if part is not None
-        )
-        about = [
-            ("at", self.callsite),
-            ("from", ", ".join(filter(None, (self.origin, request if self.request_id else None)))),
-            ("in", self.thread if self.task is None else f"{self.thread}, {self.task}"),
-            ("seen", self._seen()),
-            ("fix", self.fix),
-            ("ignore", self.key),
-        ]
-        lines = [f"{self.slug}: {self.message}"]
-        lines += [f"  {label:<8} {text}" for label, text in about if text]
-        return "\n".join(lines)
-
-    def _seen(self) -> str:
-        if self.count == 1:
-            return ""
-        since = time.strftime("%H:%M:%S", time.localtime(self.first_seen))
-        return f"{self.count} times since {since}; shown once"
 
 
 class Site:
@@ -139,10 +60,7 @@ class Site:
         """Whether it is not to be told, by the rules of this moment."""
         if self.quiet:
             return True
-        key = self._facts["key"]
-        if any(_matches(key, pattern) for pattern in settings.default().ignore):
-            return True
-        return any(rule.covers(self._facts) for rule in _rules)
+        return is_ignored(self._facts["key"], self._facts["thread"])
 
     def finding(self) -> Finding:
         """What is known of it by now."""
@@ -154,33 +72,6 @@ class Site:
             last_seen=self.last_seen,
             **self._facts,
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Rule:
-    """What is not to be reported; patterns as of `fnmatch`."""
-
-    key: str | None
-    module: str | None
-    thread: str | None
-
-    def covers(self, facts: dict[str, Any]) -> bool:
-        key: str = facts["key"]
-        module = key.partition(":")[2]
-        return (
-            (self.key is None or _matches(key, self.key))
-            and (
-                self.module is None
-                or _matches(module, self.module)
-                or _matches(module, f"{self.module}.*")
-            )
-            and (self.thread is None or _matches(facts["thread"], self.thread))
-        )
-
-
-def _matches(text: str, pattern: str) -> bool:
-    # A bracket is one: routes have them, /user/[id].
-    return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 Place = tuple[str, object, int]
@@ -202,7 +93,6 @@ markers: "list[Callable[[Site], None]]" = []
 """Called whenever something is found, by whoever is affected; they never raise."""
 
 _listeners: list[Callable[[Finding], object]] = []
-_rules: list[_Rule] = []
 _waiting: deque[Callable[[], None]] = deque(maxlen=SITES)
 
 
@@ -310,7 +200,7 @@ def _tell(site: Site, rank: int) -> None:
 
 def _log_and_call(finding: Finding, rank: int) -> None:
     if rank <= LOGGED:
-        level = logging.INFO if finding.slug in _INFORMATIVE else logging.WARNING
+        level = logging.INFO if finding.slug in INFORMATIVE else logging.WARNING
         try:
             text = str(finding)
             if rank == LOGGED:
@@ -394,33 +284,6 @@ def on_finding(callback: Callable[[Finding], object]) -> Handle:
     return Handle(undo)
 
 
-def ignore(
-    key: str | None = None, *, module: str | None = None, thread: str | None = None
-) -> Handle:
-    """Report nothing that all the given patterns match: a finding that is meant to be so.
-
-    Args:
-        key: the ``key`` of a finding, ``lost:billing.jobs.charge``; with ``*`` for any text.
-        module: where it showed: ``billing``, with all below it.
-        thread: the name of the thread: ``metrics-*``.
-
-    Returns:
-        A handle; ``handle.undo()`` takes the rule back.
-
-    Raises:
-        TypeError: nothing is given.
-    """
-    if key is None and module is None and thread is None:
-        raise TypeError("ignore() without a key, module or thread would hide everything. Give one.")
-    rule = _Rule(key, module, thread)
-    _rules.append(rule)
-
-    def undo() -> None:
-        _rules[:] = [other for other in _rules if other is not rule]
-
-    return Handle(undo)
-
-
 def assert_clean(*, outside: bool = False) -> None:
     """Raise if a context was lost or leaked: for the end of a test.
 
@@ -474,7 +337,7 @@ def tell_totals() -> None:
         times = sum(site.count for site in often)
         if times != _told_in_all:
             _told_in_all = times
-            informative = all(site.slug in _INFORMATIVE for site in often)
+            informative = all(site.slug in INFORMATIVE for site in often)
             logging.getLogger(names.LOGGER).log(
                 logging.INFO if informative else logging.WARNING,
                 "asok_trace found in all: %s. Each place was told once.",

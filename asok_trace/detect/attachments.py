@@ -21,7 +21,7 @@ from asok_trace.core.callsite import (
     where,
 )
 from asok_trace.core.errors import Piece
-from asok_trace.core.findings import FOREIGN, UNCLOSED
+from asok_trace.core.finding import FOREIGN, UNCLOSED
 from asok_trace.core.scope import ACTIVE, Scope
 from asok_trace.detect.leaks import told
 from asok_trace.detect.orphans import task

@@ -15,7 +15,7 @@ from typing import Final
 from asok_trace.core import findings, settings, text
 from asok_trace.core.callsite import in_program, module, short, where
 from asok_trace.core.errors import Piece, contained
-from asok_trace.core.findings import FOREIGN, LOST
+from asok_trace.core.finding import FOREIGN, LOST
 from asok_trace.core.scope import ACTIVE
 from asok_trace.detect import orphans
 from asok_trace.detect.cause import Cause, cause_of

@@ -21,7 +21,7 @@ from asok_trace.core.callsite import (
     where,
 )
 from asok_trace.core.errors import Piece
-from asok_trace.core.findings import BLEED, FOREIGN, LATE, UNCLOSED
+from asok_trace.core.finding import BLEED, FOREIGN, LATE, UNCLOSED
 from asok_trace.core.scope import Fields, Live, Scope
 from asok_trace.detect.origin import SPAWNED, Origin
 from asok_trace.detect.orphans import task

@@ -8,7 +8,8 @@ from typing import Any, Final
 from asok_trace.core import findings, settings, text
 from asok_trace.core.callsite import in_program, module, outermost, short, speaker, where
 from asok_trace.core.errors import Piece
-from asok_trace.core.findings import LOST, OUTSIDE, STARTUP, Site
+from asok_trace.core.finding import LOST, OUTSIDE, STARTUP
+from asok_trace.core.findings import Site
 from asok_trace.detect.origin import SPAWNED, Origin
 
 watching: Final = Piece("looking for calls outside any request")

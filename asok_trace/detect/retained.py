@@ -15,7 +15,7 @@ from weakref import ref
 
 from asok_trace.core import findings, text
 from asok_trace.core.errors import Piece, contained
-from asok_trace.core.findings import RETAINED
+from asok_trace.core.finding import RETAINED
 from asok_trace.core.scope import Scope
 from asok_trace.core.settings import Settings
 from asok_trace.detect.leaks import Place, told

@@ -23,7 +23,7 @@ from opentelemetry.semconv.metrics.http_metrics import HTTP_SERVER_REQUEST_DURAT
 from opentelemetry.semconv.schemas import Schemas
 
 import asok_trace
-from asok_trace.core import findings, names
+from asok_trace.core import finding, findings, names
 from asok_trace.core.scope import Scope
 
 # Seconds; those that the conventions recommend.
@@ -209,12 +209,12 @@ def _observed_findings(_options: CallbackOptions) -> Iterable[Observation]:
             times.get(slug, 0),
             {names.ATTRIBUTE_FINDING: slug, names.ATTRIBUTE_FINDING_KIND: kind},
         )
-        for slug, kind in findings.KINDS.items()
+        for slug, kind in finding.KINDS.items()
     ]
 
 
 def _observed_late(_options: CallbackOptions) -> Iterable[Observation]:
-    return [Observation(findings.counts().get(findings.LATE, 0))]
+    return [Observation(findings.counts().get(finding.LATE, 0))]
 
 
 def _observed_dropped(_options: CallbackOptions) -> Iterable[Observation]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from asok_trace import assemble, callables, config
 from asok_trace.core import findings, names, settings
 from asok_trace.core.errors import PIECES, ConfigError
-from asok_trace.core.findings import OUTSIDE, Finding
+from asok_trace.core.finding import OUTSIDE, Finding
 from asok_trace.core.settings import CARRY, STRICT, WATCH
 from asok_trace.detect import retained
 from asok_trace.frameworks import base, routes

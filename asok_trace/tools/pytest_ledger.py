@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from asok_trace.core import findings
 from asok_trace.core.errors import Piece, contained
-from asok_trace.core.findings import Finding, Site
+from asok_trace.core.finding import Finding
+from asok_trace.core.findings import Site
 from asok_trace.core.hooks import Hook
 from asok_trace.core.scope import ACTIVE, Scope
 from asok_trace.detect.origin import SPAWNED

@@ -6,7 +6,7 @@ from typing import Any, Final, TypedDict
 
 import pytest
 
-from asok_trace.core.findings import KINDS, Finding
+from asok_trace.core.finding import KINDS, Finding
 
 _NAMED: Final = 3
 """Tests that are named for one place; further ones are counted."""

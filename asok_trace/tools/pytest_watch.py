@@ -15,9 +15,9 @@ from typing import Any, Final
 import pytest
 
 from asok_trace import config as configuration
-from asok_trace.core import findings, names, settings
+from asok_trace.core import findings, ignoring, names, settings
 from asok_trace.core.errors import ConfigError, LeakWarning, OrphanWarning
-from asok_trace.core.findings import BLEED, ORPHAN, OUTSIDE, UNCLOSED, Finding
+from asok_trace.core.finding import BLEED, ORPHAN, OUTSIDE, UNCLOSED, Finding
 from asok_trace.core.scope import ACTIVE, SERVED
 from asok_trace.core.settings import OFF, STRICT, WATCH
 from asok_trace.detect import retained
@@ -91,7 +91,7 @@ class Watch:
         for name, value in asked.items():
             self._set_variable(names.ENVIRONMENT_PREFIX + name.upper(), value)
         for key in self._config.getini("asok_trace_ignore"):
-            self._undos.append(findings.ignore(key).undo)
+            self._undos.append(ignoring.ignore(key).undo)
         self._undos.append(self._ledger.open())
 
     def _set_variable(self, name: str, value: str) -> None:

@@ -4,7 +4,7 @@ from typing import Final
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from asok_trace.core import findings
+from asok_trace.core import finding
 from asok_trace.core import names as wire
 from grafana import names as n
 from grafana.boards.common import OF_SERVICE, RANGE, RATE, board, legend, quantile, services
@@ -25,12 +25,12 @@ PLACE: Final = r"(?s)^(?P<finding>[a-z]+): .*?\n  at +(?P<place>[^\n]+)"
 LATE_LINES: Final = f'{{{n.LOKI_SERVICE}=~"$service"}} | {wire.LATE_MS}!=""'
 
 _NUMBERS: Final = {
-    findings.LOST: "Work that a request started and that does not know it.",
-    findings.LATE: "Work that still acts for a request that is over.",
-    f"{findings.BLEED}|{findings.FOREIGN}": "What one request left to another. Look at once.",
-    findings.UNCLOSED: "Contexts dropped while open: streams given up, resets forgotten.",
-    findings.RETAINED: "Requests still in memory after their grace time (level strict).",
-    findings.OUTSIDE: "Lines and spans with no request behind them: what runs by the clock, say.",
+    finding.LOST: "Work that a request started and that does not know it.",
+    finding.LATE: "Work that still acts for a request that is over.",
+    f"{finding.BLEED}|{finding.FOREIGN}": "What one request left to another. Look at once.",
+    finding.UNCLOSED: "Contexts dropped while open: streams given up, resets forgotten.",
+    finding.RETAINED: "Requests still in memory after their grace time (level strict).",
+    finding.OUTSIDE: "Lines and spans with no request behind them: what runs by the clock, say.",
 }
 
 
@@ -53,7 +53,7 @@ def make() -> Dashboard:
                     slugs.replace("|", ", ").capitalize(),
                     says,
                     _found(slugs, RANGE),
-                    red_from=None if slugs == findings.OUTSIDE else 1,
+                    red_from=None if slugs == finding.OUTSIDE else 1,
                 )
                 for slugs, says in _NUMBERS.items()
             ),
@@ -72,7 +72,7 @@ def make() -> Dashboard:
                         f"100 * ({_found(slug, RATE)}) / sum(increase({_REQUESTS}{RATE}))",
                         slug,
                     )
-                    for slug in (findings.LOST, findings.LATE, findings.RETAINED)
+                    for slug in (finding.LOST, finding.LATE, finding.RETAINED)
                 ),
                 unit="short",
             ),

@@ -14,7 +14,8 @@ import pytest
 import asok_trace
 from asok_trace import Finding, config
 from asok_trace.core import errors, findings, settings
-from asok_trace.core.findings import LATE, LOST, OUTSIDE, SITES, STARTUP, Site
+from asok_trace.core.finding import LATE, LOST, OUTSIDE, STARTUP
+from asok_trace.core.findings import SITES, Site
 
 
 def found(slug: str = LOST, name: str = "billing.jobs.charge", **facts: Any) -> Site | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from asok_trace.core import findings
 from asok_trace.core.callsite import relative
-from asok_trace.core.findings import Finding
+from asok_trace.core.finding import Finding
 
 SECONDS = 20
 

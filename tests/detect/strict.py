@@ -11,7 +11,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from asok_trace.core import findings
-from asok_trace.core.findings import Finding
+from asok_trace.core.finding import Finding
 from asok_trace.detect import attachments
 from asok_trace.detect.otel_context import StrictContext
 from asok_trace.frameworks import otel

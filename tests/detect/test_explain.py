@@ -18,7 +18,7 @@ import pytest
 
 import asok_trace
 from asok_trace.core import findings, settings
-from asok_trace.core.findings import Finding
+from asok_trace.core.finding import Finding
 from asok_trace.core.scope import ACTIVE, Scope
 from asok_trace.detect import explain
 from asok_trace.detect.cause import cause_of

@@ -27,7 +27,7 @@ from quart import request as quart_request
 import asok_trace
 from asok_trace.core import findings
 from asok_trace.core.callsite import relative
-from asok_trace.core.findings import Finding
+from asok_trace.core.finding import Finding
 from asok_trace.detect import holders, retained
 from asok_trace.detect.holders import holder
 from tests.gateway import sites

@@ -29,7 +29,7 @@ import structlog
 
 import asok_trace
 from asok_trace.core import findings
-from asok_trace.core.findings import Finding
+from asok_trace.core.finding import Finding
 from tests.findings.corpus import Bug, bugs, twin
 
 SECONDS: Final = 20

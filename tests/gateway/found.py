@@ -8,7 +8,7 @@ import pytest
 
 from asok_trace.core import findings
 from asok_trace.core.callsite import relative, short
-from asok_trace.core.findings import Finding
+from asok_trace.core.finding import LEAK, Finding
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def nothing_found() -> Iterator[None]:
 
 def leaks() -> list[Finding]:
     """The leaks that were found."""
-    return [finding for finding in findings.findings() if finding.kind == findings.LEAK]
+    return [finding for finding in findings.findings() if finding.kind == LEAK]
 
 
 def leak(slug: str) -> Finding:

@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import asok_trace
 from asok_trace.core import findings
-from asok_trace.core.findings import Finding
+from asok_trace.core.finding import Finding
 from tests.gateway import sites
 from tests.gateway.sites import Reply, Site
 from tests.gateway.sockets import Sockets, ask

@@ -13,7 +13,7 @@ from opentelemetry import metrics
 metrics.set_meter_provider(MeterProvider([PrometheusMetricReader()]))
 import flask
 import asok_trace
-from asok_trace.core import findings, names
+from asok_trace.core import finding, findings, names
 app = flask.Flask("shop")
 app.add_url_rule("/", "index", lambda: "hello")
 app.add_url_rule("/broken", "broken", lambda: 1 / 0)
@@ -28,7 +28,7 @@ try:
     work()
 except ValueError:
     pass
-findings.count(findings.LATE)
+findings.count(finding.LATE)
 meter = metrics.get_meter("test")
 meter.create_counter(names.METRIC_EXPORT_DROPPED, "{item}").add(1)
 from prometheus_client import generate_latest

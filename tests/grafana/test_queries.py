@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from asok_trace.core import findings
+from asok_trace.core import finding
 from asok_trace.core import names as wire
 from grafana import names, queries
 from tests.grafana import outside
@@ -65,7 +65,7 @@ def test_only_slugs_that_exist() -> None:
     exprs = [query.expr for query in queries.promql()] + rules()
     asked = set(re.findall(rf'{names.FINDING}=~?"([a-z|]+)"', " ".join(exprs)))
     assert len(asked) >= 6
-    assert {slug for slugs in asked for slug in slugs.split("|")} <= set(findings.KINDS)
+    assert {slug for slugs in asked for slug in slugs.split("|")} <= set(finding.KINDS)
 
 
 def test_no_id_is_a_label() -> None:
@@ -80,9 +80,9 @@ def test_no_id_is_a_label() -> None:
 def test_places_are_read_from_what_findings_say() -> None:
     """The expression that takes a finding's line apart, on a finding as it is told."""
     told = str(
-        findings.Finding(
-            kind=findings.ORPHAN,
-            slug=findings.LOST,
+        finding.Finding(
+            kind=finding.ORPHAN,
+            slug=finding.LOST,
             message="a line at: no request",
             callsite="shop/pay.py:12 charge",
             origin="shop/views.py:3 pay",

@@ -15,7 +15,7 @@ import structlog
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import asok_trace
-from asok_trace.core import findings
+from asok_trace.core import finding
 from asok_trace.core.scope import Scope
 from asok_trace.propagate.work import Work
 from asok_trace.stamp import metrics
@@ -162,9 +162,9 @@ def test_findings_are_counted_by_what_they_are(measured: Measured, site: Site) -
     )
     assert sites.wsgi(site.app, "/page").status == 200
     found = {p.attributes["asok_trace.finding"]: p for p in measured.points(FINDINGS)}
-    assert found.keys() == findings.KINDS.keys()
+    assert found.keys() == finding.KINDS.keys()
     assert {slug: p.attributes["asok_trace.finding.kind"] for slug, p in found.items()} == dict(
-        findings.KINDS
+        finding.KINDS
     )
     assert not any(point.value for point in found.values())
     for _ in range(3):

@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import asok_trace
 from asok_trace import ContextExecutor, detach, propagate_threads, scope, wrap, wrap_stream
 from asok_trace.core import findings
-from asok_trace.core.findings import Finding
+from asok_trace.core.finding import Finding
 from tests.programs import run
 from tests.propagate.hops import freed, hold
 

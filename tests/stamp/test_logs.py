@@ -21,7 +21,7 @@ from pythonjsonlogger.json import JsonFormatter
 from structlog.stdlib import ProcessorFormatter
 
 import asok_trace
-from asok_trace.core import findings, records
+from asok_trace.core import finding, findings, records
 from asok_trace.stamp import events, logs, tail
 
 
@@ -494,7 +494,7 @@ def test_a_fault_costs_the_export_alone(
 def found(**more: Any) -> None:
     """Something that is found for the first time."""
     findings.add(
-        findings.LOST,
+        finding.LOST,
         (None, 0),
         message="line 'charged' logged outside any request",
         callsite="shop.py:14 charge",

@@ -691,13 +691,13 @@ def test_everything_is_as_before_when_the_run_is_over(project: pytest.Pytester) 
         test_it="def test_lost(client): client.get('/lost').text",
         program="""
         import os, sys, pytest
-        from asok_trace.core import findings, settings
+        from asok_trace.core import findings, ignoring, settings
         from asok_trace.core.scope import Scope
         from asok_trace.propagate import threads
 
         def state():
             variables = {k: v for k, v in os.environ.items() if k.startswith("ASOK_TRACE")}
-            return (variables, settings.default(), findings._rules[:], Scope.__init__,
+            return (variables, settings.default(), ignoring._rules[:], Scope.__init__,
                     Scope.rename, len(threads._wishes), threads._hooks[:])
 
         before, markers = state(), findings.markers[:]
