@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.jaeger.reading import Jaeger
-from tests.queues.conftest import redis_url  # noqa: F401  # a fixture
+from tests.queues.conftest import redis_url as redis_url  # a fixture
 from tests.queues.processes import accepts, environment, free_port, listening, until
 
 HERE = Path(__file__).parent
@@ -46,9 +47,7 @@ def configuration(port: int, otlp_port: int) -> str:
                     "grpc": {"endpoint": "127.0.0.1:0"},
                 },
             },
-            "receivers": {
-                "otlp": {"protocols": {"http": {"endpoint": f"127.0.0.1:{otlp_port}"}}}
-            },
+            "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"127.0.0.1:{otlp_port}"}}}},
             "exporters": {"jaeger_storage_exporter": {"trace_storage": "memory"}},
         }
     )
@@ -74,3 +73,4 @@ def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jaeger]:
         until(lambda: accepts(otlp_port) or not process.alive(), lambda: process.printed)
         assert process.alive(), process.printed
         yield Jaeger(port, otlp_port)
+        process.stop(signal.SIGKILL)  # asked to end it waits for ten seconds

@@ -108,5 +108,3 @@ def _span(one: Mapping[str, Any], processes: Mapping[str, Any]) -> Span:
 
 def _values(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {pair["key"]: pair["value"] for pair in pairs}
-
-
