@@ -6,13 +6,14 @@
 #   make suites  Flask's own test suite, with every application instrumented and without
 #   make versions  the tests of Flask and Quart with older and newer versions of them
 #   make bench   what it costs, against a floor and against the usual recipes
+#   make jaeger loki  the programs that tests/jaeger and tests/grafana are run with, from their source
 #   make dashboards  grafana/dashboards anew, from its Python
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint suites versions bench dashboards clean
+.PHONY: demo test lint suites versions bench jaeger loki dashboards clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/shop/demo.py
@@ -36,6 +37,9 @@ versions: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m tests.benchmarks
+
+jaeger loki: $(VENV)/.installed
+	$(BIN)/python -m tests.outside $@
 
 dashboards: $(VENV)/.installed
 	$(BIN)/python -m grafana.generate

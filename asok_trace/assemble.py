@@ -12,7 +12,7 @@ from asok_trace.core.settings import CARRY, OFF, STRICT, Settings, default, set_
 from asok_trace.frameworks import base
 from asok_trace.frameworks.base import Entry, Framework
 from asok_trace.gateway import asgi, message, notes, wsgi
-from asok_trace.gateway.exchange import Gate
+from asok_trace.gateway.gate import Gate
 from asok_trace.propagate import elsewhere, jobs, mirrored
 from asok_trace.propagate.threads import propagate_threads
 from asok_trace.stamp import stdlib, tracing

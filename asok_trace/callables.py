@@ -11,11 +11,11 @@ from asok_trace.core.callsite import caller, claim
 from asok_trace.core.errors import ConfigError
 from asok_trace.core.hooks import Handle
 from asok_trace.core.ignoring import ignore
-from asok_trace.core.settings import OFF, STRICT, WATCH, Settings, want
+from asok_trace.core.settings import OFF, STRICT, Settings, want
 from asok_trace.frameworks import otel, plain
 from asok_trace.gateway import asgi, wsgi
-from asok_trace.gateway.exchange import Gate
-from asok_trace.propagate.threads import propagate_threads
+from asok_trace.gateway.gate import Gate
+from asok_trace.propagate.threads import propagate_threads, watch_threads
 
 _MARK = "_asok_trace"
 _GATEWAYS: dict[str, Callable[[Any, Gate], Any]] = {"wsgi": wsgi.gateway, "asgi": asgi.gateway}
@@ -65,8 +65,7 @@ def in_process(settings: Settings) -> Handle:
     if frame is not None:
         claim(frame.f_code.co_filename)  # an application may be installed as a package
     rules = [ignore(key) for key in settings.ignore]
-    mode = settings.threads or (WATCH if settings.level == STRICT else OFF)
-    threads = None if mode == OFF else propagate_threads(mode)
+    threads = _threads(settings)
     forget = want(settings.level)
     tell_strict(settings)
 
@@ -78,6 +77,12 @@ def in_process(settings: Settings) -> Handle:
             threads.undo()
 
     return Handle(undo)
+
+
+def _threads(settings: Settings) -> Handle | None:
+    if settings.threads is None:
+        return watch_threads() if settings.level == STRICT else None
+    return None if settings.threads == OFF else propagate_threads(settings.threads)
 
 
 def tell_strict(settings: Settings) -> None:

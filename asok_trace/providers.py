@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from asok_trace.core.errors import ConfigError, Piece, contained
 from asok_trace.keep.ring import ring
-from asok_trace.stamp.exporting import SpanQueue
+from asok_trace.stamp.metric_push import MetricPush
+from asok_trace.stamp.span_queue import SpanQueue
 from asok_trace.stamp.spans import SpanStamper, StampingSampler
 
 renewing: Final = Piece("telling a forked process from its parent", then="their metrics mix")
@@ -132,7 +133,7 @@ def _tracer_provider(exporters: "list[_Exporter] | None", resource: Resource) ->
     if exporters is None:
         provider.add_span_processor(ring())
     for exporter in exporters or ():
-        provider.add_span_processor(SpanQueue(exporter))  # type: ignore[arg-type]  # acts as one
+        provider.add_span_processor(SpanQueue(exporter))
     return provider
 
 
@@ -176,7 +177,7 @@ class _Exporter:
         """A reader that exports to it; some exporters (Prometheus) are readers themselves."""
         if isinstance(self._made, MetricReader):
             return self._made
-        return PeriodicExportingMetricReader(self)  # type: ignore[arg-type]  # acts as one
+        return MetricPush(self)
 
 
 def _exporters(signal: str) -> list[_Exporter] | None:

@@ -40,8 +40,10 @@ ERROR: Final = "error_type"
 FINDING: Final = "asok_trace_finding"
 WORK_KIND: Final = "asok_trace_kind"
 WORK_NAME: Final = "asok_trace_task"
+SIGNAL: Final = "asok_trace_signal"
+"""Of what was not exported: ``traces`` or ``logs``."""
 
-LABELS: Final = (SERVICE, ROUTE, METHOD, STATUS, ERROR, FINDING, WORK_KIND, WORK_NAME)
+LABELS: Final = (SERVICE, ROUTE, METHOD, STATUS, ERROR, FINDING, WORK_KIND, WORK_NAME, SIGNAL)
 
 # In Loki. The service is a label; all else is structured metadata.
 LOKI_SERVICE: Final = "service_name"

@@ -35,6 +35,11 @@ class Query(NamedTuple):
     instant: bool
     """Whether it is asked for one moment; else for a range of time."""
 
+    @property
+    def own(self) -> str:
+        """The query without what stands in for data where there is none."""
+        return self.expr.replace(" or vector(0)", "")
+
 
 def promql(**values: str) -> list[Query]:
     """The PromQL of all dashboards. ``values`` are those of variables: ``__rate_interval="5s"``."""

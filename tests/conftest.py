@@ -1,5 +1,6 @@
 """What every test starts from: nothing configured, nothing active, every piece working."""
 
+import functools
 import importlib.util
 import logging
 import os
@@ -12,7 +13,7 @@ import structlog
 
 from asok_trace.core import errors, findings, ignoring, settings
 from asok_trace.core.scope import ACTIVE, SERVED
-from asok_trace.detect import retained
+from asok_trace.detect import holders, retained
 from asok_trace.frameworks import base
 from asok_trace.frameworks.base import Entry
 from asok_trace.gateway import wsgi
@@ -68,6 +69,13 @@ def take_back_shared_hooks() -> None:
                 shared.hook.undo()
             if "_asok_trace" in getattr(hooked, "__dict__", ()):
                 del hooked._asok_trace
+
+
+@pytest.fixture(autouse=True)
+def time_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heap of a test run is large, and the machine may be slow."""
+    monkeypatch.setattr(holders, "holder", functools.partial(holders.holder, seconds=30))
+    monkeypatch.setattr(retained, "SECONDS", 60)
 
 
 @pytest.fixture(autouse=True)

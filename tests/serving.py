@@ -140,10 +140,10 @@ class Served:
             thread.join()
         return found
 
-    def stop(self) -> None:
+    def stop(self, by: signal.Signals = signal.SIGTERM) -> None:
         """Shut it down, and read the rest of what it prints."""
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(by)
         try:
             self._process.wait(SECONDS)
         except subprocess.TimeoutExpired:

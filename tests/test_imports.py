@@ -48,7 +48,7 @@ LOOKUP = CORE | {
 ORPHANS = (
     FINDINGS
     | LOOKUP - {"frameworks", "frameworks.base", "frameworks.lookup"}
-    | {"core.callsite", "detect", "detect.origin", "detect.orphans"}
+    | {"core.callsite", "detect", "detect.origin", "detect.orphans", "detect.remedy"}
 )
 LEAKS = ORPHANS | {"detect.leaks"}
 EXPLAIN = LEAKS | {"detect.cause", "detect.explain", "frameworks", "frameworks.base"}
@@ -81,6 +81,7 @@ ASSEMBLE = (
         "gateway.asgi",
         "gateway.dialogue",
         "gateway.exchange",
+        "gateway.gate",
         "gateway.judge",
         "gateway.message",
         "gateway.notes",

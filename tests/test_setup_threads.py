@@ -89,6 +89,40 @@ def test_by_keyword(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("by", ["level='strict'", "the environment"])
+def test_strict_watches_what_nobody_has_spoken_of(tmp_path: Path, by: str) -> None:
+    """What it implies never takes the place of what was asked for, whichever comes first, and
+    whichever is undone first; what was asked for last does."""
+    program = """
+def strict(**more):
+    return asok_trace.instrument(app, {level} **more)
+
+with strict():
+    print(mode())
+calls = [asok_trace.setup, strict]
+for first, second in (calls, calls[::-1]):
+    for at in (0, 1):
+        handles = [first(), second()]
+        print(mode())
+        handles.pop(at).undo()
+        print(mode())
+        handles[0].undo()
+assert mode() == "off"
+with asok_trace.setup(), strict(threads="watch"):
+    print(mode())
+with strict(threads="watch"), asok_trace.setup():
+    print(mode())
+"""
+    level, environment = "", {"ASOK_TRACE_LEVEL": "strict"}
+    if by != "the environment":
+        level, environment = f"{by},", {}
+    said = execute(tmp_path, program.format(level=level), **environment)
+    # Undone first: setup, instrument; and the other way round.
+    both = ["carry", "watch", "carry", "carry"]
+    other = ["carry", "carry", "carry", "watch"]
+    assert said == ["watch", *both, *other, "watch", "carry"]
+
+
 @pytest.mark.parametrize("given", ["off", "watch", "carry"])
 def test_by_the_environment(tmp_path: Path, given: str) -> None:
     """ASOK_TRACE_THREADS holds for both, with an application and without."""

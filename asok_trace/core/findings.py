@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from types import CodeType
 from typing import Any, Final
@@ -21,7 +22,8 @@ from asok_trace.core.errors import Piece
 from asok_trace.core.finding import INFORMATIVE, KINDS, OUTSIDE, Finding
 from asok_trace.core.hooks import Handle
 from asok_trace.core.ignoring import is_ignored
-from asok_trace.core.scope import ACTIVE
+from asok_trace.core.scope import ACTIVE, Scope
+from asok_trace.core.text import NAME_LIMIT, clean
 
 SITES: Final = 500
 """Places of one kind that are kept; what is found at further ones is counted."""
@@ -46,14 +48,14 @@ class Site:
         self.count = 0
         self.first_seen = self.last_seen = time.time()
 
-    def hit(self) -> None:
-        """Count one more."""
+    def hit(self, scope: Scope | None = None) -> None:
+        """Count one more: of ``scope``, where that need not be the one it is found in."""
         # No lock: between its reading and its writing no other thread gets a turn.
         self.count += 1
         self.last_seen = time.time()
         if markers and not self.ignored:
             for mark in markers:
-                mark(self)
+                mark(self, scope)
 
     @property
     def ignored(self) -> bool:
@@ -81,7 +83,8 @@ sites: dict[Place, Site] = {}
 """What was found so far, by its place."""
 
 serving = False
-"""Whether this process has served a request by now; what comes before is ``startup``."""
+"""Whether this process serves requests: what comes before the first one, and when the server goes
+up again or down, is ``startup``."""
 
 beyond: dict[str, int] = dict.fromkeys(KINDS, 0)
 """Slug -> how often it was found at places that are not kept; and all of ``startup``."""
@@ -89,8 +92,9 @@ beyond: dict[str, int] = dict.fromkeys(KINDS, 0)
 _kept: dict[str, int] = dict.fromkeys(KINDS, 0)
 _told: dict[str, int] = dict.fromkeys(KINDS, 0)
 
-markers: "list[Callable[[Site], None]]" = []
-"""Called whenever something is found, by whoever is affected; they never raise."""
+markers: list[Callable[[Site, Scope | None], None]] = []
+"""Called whenever something is found, by whoever is affected, and with whose it is, if that is
+known; they never raise."""
 
 _listeners: list[Callable[[Finding], object]] = []
 _waiting: deque[Callable[[], None]] = deque(maxlen=SITES)
@@ -102,6 +106,12 @@ def serve() -> None:
     serving = True
     if _waiting:
         settle()
+
+
+def rest() -> None:
+    """The server goes up or down: what comes now is as what was before the first request."""
+    global serving
+    serving = False
 
 
 def count(slug: str) -> None:
@@ -129,6 +139,7 @@ def add(
     task: str | None = None,
     request_id: str | None = None,
     path: str | None = None,
+    scope: Scope | None = None,
     known_as: str | None = None,
     quietly: bool = False,
     deferred: bool = False,
@@ -139,6 +150,7 @@ def add(
     Args:
         place: the code and the instruction, by which it is known again; without code, it is
             ``known_as`` something else.
+        scope: whose it is, as for `Site.hit`.
         quietly: count it and keep it, but never tell.
         deferred: tell it later: here, somebody may hold the lock of a log handler.
     """
@@ -153,7 +165,7 @@ def add(
             "message": message,
             "callsite": callsite,
             "origin": origin,
-            "thread": thread or threading.current_thread().name,
+            "thread": clean(thread or threading.current_thread().name, NAME_LIMIT),
             "task": task,
             "request_id": request_id,
             "path": path,
@@ -165,7 +177,7 @@ def add(
         site = sites.setdefault(where, made)
         if site is made:
             _kept[slug] += 1
-            site.hit()
+            site.hit(scope)
             if not site.ignored:
                 _told[slug] += 1
                 tell = partial(_tell, site, _told[slug])
@@ -174,7 +186,7 @@ def add(
                 else:
                     tell()
             return site
-    site.hit()
+    site.hit(scope)
     return site
 
 
@@ -235,8 +247,8 @@ def _facts(finding: Finding) -> dict[str, str]:
 
 
 def later(tell: Callable[[], None]) -> None:
-    """Have ``tell`` called by whoever looks next: from a finalizer nothing may be logged, since
-    a collection may run while somebody holds the lock of a log handler."""
+    """Have ``tell`` called by whoever looks next, in an empty context: from a finalizer nothing
+    may be logged, since a collection may run while somebody holds the lock of a log handler."""
     _waiting.append(tell)
 
 
@@ -248,7 +260,7 @@ def settle() -> None:
         except IndexError:  # another thread was faster
             return
         try:
-            tell()
+            Context().run(tell)  # it has nothing to do with the request of whoever looks
         except Exception as error:
             telling.failed(error)
 

@@ -80,6 +80,7 @@ ATTRIBUTE_FINDING_CALLSITE: Final = "asok_trace.finding.callsite"
 ATTRIBUTE_FINDING_MESSAGE: Final = "asok_trace.finding.message"
 FINDING_EVENT: Final = "asok_trace.finding"
 ATTRIBUTE_WORK_KIND: Final = "asok_trace.kind"
+ATTRIBUTE_SIGNAL: Final = "asok_trace.signal"
 METRIC_ACTIVE_REQUESTS: Final = "http.server.active_requests"
 METRIC_JOB_DURATION: Final = "asok_trace.job.duration"
 METRIC_EXPORT_DROPPED: Final = "asok_trace.export.dropped"
@@ -88,6 +89,12 @@ METRIC_LATE_LINES: Final = "asok_trace.late_lines"
 
 # The instrumentation scope of our spans.
 TRACER: Final = "asok_trace"
+
+# Methods that are told apart; others may be anything that a client makes up.
+# https://www.rfc-editor.org/rfc/rfc9110#section-9, RFC 5789, and QUERY.
+METHODS: Final = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"}
+)
 
 # Headers.
 REQUEST_ID_HEADER: Final = "X-Request-ID"

@@ -80,6 +80,7 @@ class Scope:
         "_request_id",
         "_route",
         "_running",
+        "_span",
         "_span_ids",
         "_status",
         "_told",
@@ -117,6 +118,8 @@ class Scope:
         self._told = False
         self._escaped: int | None = None
         self._span_ids: Fields = _NOTHING
+        # That span, as long as this is open.
+        self._span: Any = None
         self._user: str | _Unknown | None = UNKNOWN
         # Never changed in place, so that scopes without bound facts can share one.
         self._bound: Fields = dict(bound) if bound else _NOTHING
@@ -274,6 +277,7 @@ class Scope:
         self._traced = None
         self._own = None
         self._error = None
+        self._span = None
 
     def _made_fields(self, ip: str | None, user: str | _Unknown | None, path: str | None) -> Fields:
         fields: Fields = {names.REQUEST_ID: self._request_id}

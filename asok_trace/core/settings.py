@@ -36,7 +36,7 @@ class Settings:
     """Make log lines events of the current span."""
     threads: str | None = None
     """``off``, ``watch`` or ``carry``: see `propagate_threads`. None is ``carry`` for `setup`; for
-    `instrument` it is ``off``, and ``watch`` at the level ``strict``."""
+    `instrument` it is ``off``, and ``watch`` at the level ``strict`` if nothing else is said."""
     cron: bool = True
     """Open a scope for each run of a scheduled function."""
     service: str | None = None

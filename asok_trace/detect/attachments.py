@@ -5,6 +5,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from itertools import count
 from types import FrameType
@@ -173,11 +174,12 @@ def _note(attached: Attached, frame: FrameType, how: How) -> None:
         if last is not None and last[:2] == here[:2] and last != here:
             return  # it is being closed, and each of its with blocks ends: one mistake
         _here.last = here
+    scope = attached.scope
     site = findings.sites.get((FOREIGN, id(code), instruction))
     if site is not None:
-        site.hit()
+        site.hit(scope)
         return
-    thread, running, scope = threading.current_thread().name, task(), attached.scope
+    thread, running = threading.current_thread().name, task()
     findings.add(
         FOREIGN,
         (code, instruction),
@@ -190,6 +192,7 @@ def _note(attached: Attached, frame: FrameType, how: How) -> None:
         task=running,
         request_id=None if scope is None else scope._request_id,
         path=None if scope is None else told(scope),
+        scope=scope,
         # A collection can end a generator anywhere.
         deferred=_is_logging(frame),
     )
@@ -230,7 +233,7 @@ def look() -> None:
         if attached.scope is not None and attached.scope._running:
             dropped.append(attached)
         elif settings.watching and watching.working and not attached.is_reported():
-            _unclosed(attached)
+            Context().run(_unclosed, attached)  # not of whoever happens to look
 
 
 def _unclosed(attached: Attached) -> None:

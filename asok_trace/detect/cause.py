@@ -7,10 +7,14 @@ from typing import Final, NamedTuple
 
 from asok_trace.core.callsite import short
 from asok_trace.core.scope import ACTIVE, Scope
+from asok_trace.detect import remedy
 from asok_trace.detect.leaks import told
 from asok_trace.detect.origin import HANDED, SPAWNED, Handed, Origin
 
 _STEPS: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+_NOBODY: Final = "it"
+_SCRIPT: Final = "<module>"
 
 
 class Cause(NamedTuple):
@@ -39,7 +43,7 @@ def cause_of(kind: str, code: CodeType | None, elsewhere: bool) -> Cause | None:
         code: the function that was given to a thread, a loop or whatever else to run.
         elsewhere: whether it ran in another thread than this one.
     """
-    work = "it" if code is None else short(code.co_qualname)
+    work = _NOBODY if code is None else short(code.co_qualname)
     scope, handed, came_from = ACTIVE.get(), HANDED.get(), SPAWNED.get()
     if scope is not None and scope._open and scope._name is None:
         if not elsewhere and (kind == "websocket") == (scope._kind == "http"):
@@ -50,11 +54,10 @@ def cause_of(kind: str, code: CodeType | None, elsewhere: bool) -> Cause | None:
     # A scheduled function may have been scheduled in a request, and yet does not belong to it.
     if came_from is not None and not (scope is not None and scope._open and scope._kind == "cron"):
         return _spawned(came_from, work)
+    if scope is None and work in (_NOBODY, _SCRIPT):
+        return Cause("No request is served here", "", "pass what it needs of one as arguments")
     if scope is None:
-        fix = (
-            f"hand over asok_trace.wrap({work}) where a request starts it; "
-            f'asok_trace.propagate_threads("watch") tells where that is'
-        )
+        fix = remedy.hand_over_where("where a request starts it", work)
         why = f"No request is current in {_called(work)}, and none is known to have started it"
         return Cause(why, "", fix)
     name = told(scope)
@@ -72,8 +75,8 @@ def cause_of(kind: str, code: CodeType | None, elsewhere: bool) -> Cause | None:
     return Cause(
         f"{_called(work)} asked {ms}after request {scope._request_id} {name} had ended",
         f", {ms}after {name} had ended",
-        f"await it in the request; or hand over asok_trace.wrap({work}, outlive=True), and what it "
-        f"needs of the request as arguments",
+        f"await it in the request; or hand over asok_trace.wrap({remedy.written(work)}, "
+        f"outlive=True), and what it needs of the request as arguments",
         None,
         scope._request_id,
         name,
@@ -110,10 +113,7 @@ def _spawned(came_from: Origin, work: str) -> Cause:
     return Cause(
         f"{_called(work)} was started at {came_from.callsite} {request}, without its context",
         f", by what {by} started without its context",
-        (
-            f"hand over asok_trace.wrap({came_from.handed or work}) there; or "
-            f'asok_trace.propagate_threads("carry") for all threads and pools'
-        ),
+        remedy.hand_over(came_from.handed or work),
         f"started at {came_from.callsite}",
         came_from.request_id,
         came_from.what,
@@ -135,19 +135,16 @@ def _served(scope: Scope, work: str, code: CodeType | None, elsewhere: bool) -> 
         why = f"{_called(work)} ran in another thread, where no request was current; {request} got"
         why += " its error from there"
         how = f", in another thread, from which {name} got the error"
-        fix = (
-            f"hand over asok_trace.wrap({work}) where it is started; "
-            f'asok_trace.propagate_threads("watch") tells where that is'
-        )
+        fix = remedy.hand_over_where("where it is started", work)
     else:
         why = (
             f"{request} was served, but it was not current in {_called(work)}: in another "
             f"context, or before or after the framework had it in place"
         )
         how = f", while {name} was served"
-        fix = f"hand over asok_trace.wrap({work}) where it is started"
+        fix = f"hand over asok_trace.wrap({remedy.written(work)}) where it is started"
     return Cause(why, how, fix, None, scope._request_id, name)
 
 
 def _called(work: str) -> str:
-    return work if work == "it" else f"{work}()"
+    return work if work == _NOBODY else f"{work}()"

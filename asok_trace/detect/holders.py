@@ -24,7 +24,7 @@ TASK: Final = "task"
 TIMER: Final = "timer"
 THREAD: Final = "thread"
 
-SECONDS: Final = 0.25
+SECONDS: Final = 1.0
 OBJECTS: Final = 20_000
 
 # Test tools, test clients and debuggers hold things for somebody to look at.
@@ -100,7 +100,6 @@ class _Search:
 
     def __init__(self, app: object, served_in: int | None) -> None:
         self._app = app
-        self._served_in = served_in
         self._objects: dict[int, Any] = {}
         # Of an object that was met, the one below it.
         self._holds: dict[int, int] = {}
@@ -237,9 +236,11 @@ def stacks() -> list[tuple[int, FrameType]]:
     """The functions that run, of each thread the innermost first; but for those that search."""
     tops = sys._current_frames()
     # This one among them: a frame that holds itself would hold what is searched for, until a
-    # collection.
-    del tops[threading.get_ident()]
-    tops[threading.get_ident()] = sys._getframe(1)
+    # collection. Found by its frame: for gevent each greenlet has an ident of its own.
+    own = sys._getframe()
+    [here] = [thread for thread, top in tops.items() if top is own]
+    del own
+    tops[here] = sys._getframe(1)
     found = []
     for thread, top in tops.items():
         frame: FrameType | None = top

@@ -23,6 +23,7 @@ from asok_trace.core.callsite import (
 from asok_trace.core.errors import Piece
 from asok_trace.core.finding import BLEED, FOREIGN, LATE, UNCLOSED
 from asok_trace.core.scope import Fields, Live, Scope
+from asok_trace.detect import remedy
 from asok_trace.detect.origin import SPAWNED, Origin
 from asok_trace.detect.orphans import task
 
@@ -93,7 +94,7 @@ def _add_late(
     scope: Scope, frame: FrameType, what: str, milliseconds: int, *, quietly: bool
 ) -> findings.Site | None:
     running = task()
-    work = short(outermost(frame).f_code.co_qualname)
+    work = remedy.written(short(outermost(frame).f_code.co_qualname))
     fix = (
         f"hand over asok_trace.wrap({work}, outlive=True) where it is started: a unit of work of "
         f"its own; or asok_trace.detach({work}) if it serves all requests"
@@ -188,7 +189,7 @@ def _note(slug: str, scope: Scope, message: str, fix: str, place: Place | None, 
         known_as = f"{what} {callsite} {name}"
         site = findings.sites.get((slug, known_as, 0))
         if site is not None:
-            site.hit()
+            site.hit(scope)
             return
         findings.add(
             slug,
@@ -201,6 +202,7 @@ def _note(slug: str, scope: Scope, message: str, fix: str, place: Place | None, 
             task=task(),
             request_id=scope._request_id,
             path=told(scope),
+            scope=scope,
         )
     except Exception as error:
         watching.failed(error)

@@ -77,7 +77,7 @@ def named(found: Found) -> Holder:
     if found.kind == THREAD:
         return _thread(found)
     if found.kind in (GLOBAL, CLASS, APPLICATION):
-        return _member(found)
+        return (_variable(found.path) if found.kind == APPLICATION else None) or _member(found)
     return _timer(
         "the event loop",
         work(first._callback, first._args),
@@ -110,11 +110,32 @@ def _member(found: Found) -> Holder:
         what, owner = "the application's", type(first).__name__
     through = _through(found.path)
     return Holder(
-        f"{what} {owner}{''.join(steps)}{f', by {through},' if through else ''}",
+        f"{what} {owner}{''.join(steps)}{_by(through)}",
         _assigned(file, member, within) if isinstance(file, str) else None,
         f"{owner}.{member}" if member else owner,
         _FIXES[through],
     )
+
+
+def _variable(path: list[Any]) -> Holder | None:
+    """Of the function around a view, which says more than that the application has the view."""
+    for at, one in enumerate(path[:-1]):
+        if type(one) is FunctionType and one.__closure__ is path[at + 1]:
+            steps, name = _steps(path[at:]), short(one.__qualname__)
+            if not steps or is_library(one.__code__.co_filename):
+                return None
+            through = _through(path[at:])
+            return Holder(
+                f"the variable {''.join(steps).strip('.')} of {name}(){_by(through)}",
+                where(one.__code__, one.__code__.co_firstlineno),
+                f"{module_of(one.__globals__, one.__code__.co_filename)}.{name}{steps[0]}",
+                _FIXES[through],
+            )
+    return None
+
+
+def _by(through: str) -> str:
+    return f", by {through}," if through else ""
 
 
 def _task(task: Any) -> Holder:

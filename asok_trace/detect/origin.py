@@ -102,4 +102,4 @@ def _called(handed: object) -> str | None:
     if isinstance(handed, FunctionType | MethodType | BuiltinFunctionType):
         name = short(handed.__qualname__)
         return "lambda: ..." if name.endswith("<lambda>") else name
-    return None if handed is None else f"{type(handed).__qualname__}(...)"
+    return None if handed is None else f"{short(type(handed).__qualname__)}(...)"

@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Final
 
 from asok_trace.core import findings, settings, text
@@ -10,6 +10,7 @@ from asok_trace.core.callsite import in_program, module, outermost, short, speak
 from asok_trace.core.errors import Piece
 from asok_trace.core.finding import LOST, OUTSIDE, STARTUP
 from asok_trace.core.findings import Site
+from asok_trace.detect import remedy
 from asok_trace.detect.origin import SPAWNED, Origin
 
 watching: Final = Piece("looking for calls outside any request")
@@ -108,36 +109,6 @@ def span(name: str, frame: FrameType, *, has_parent: bool) -> str | None:
     return None if site is None or site.ignored else site.slug
 
 
-def access(place: FrameType | TracebackType, what: str, came_from: Origin | None) -> None:
-    """Note an access to a framework's current request that raised, since there is none. Never
-    raises an Exception.
-
-    Args:
-        place: of the access: the frame that is in it, or the traceback's part of that frame.
-        what: what the framework calls it: ``current_request``.
-        came_from: who started what it is in, if that is known.
-    """
-    if not watching.working or silent():
-        return
-    try:
-        if isinstance(place, TracebackType):
-            frame, at = place.tb_frame, (place.tb_lasti, place.tb_lineno)
-        else:
-            frame, at = place, (place.f_lasti, place.f_lineno)
-        shown = in_program(frame)
-        if shown is not None and shown is not frame:
-            frame, at = shown, (shown.f_lasti, shown.f_lineno)
-        site = findings.sites.get((LOST, id(frame.f_code), at[0]))
-        if site is not None:
-            site.hit()
-            return
-        work = short(outermost(frame).f_code.co_qualname)
-        quietly = shown is None and (came_from is None or not came_from.meant)
-        _add(LOST, frame, at, came_from, f"{what} read", work, quietly=quietly)
-    except Exception as error:
-        watching.failed(error)
-
-
 def _note(
     frame: FrameType,
     what: str,
@@ -162,8 +133,9 @@ def _note(
     if place is None:
         quietly = came_from is None or not came_from.meant
         place, at = frame, ~at if quietly else at
-    elif place is not frame:
-        at = place.f_lasti
+    else:
+        quietly = came_from is None and _at_exit()
+        at = at if place is frame else place.f_lasti
     site = findings.sites.get((slug, id(place.f_code), at))
     if site is not None:
         site.hit()
@@ -179,7 +151,7 @@ def _note(
     return _add(
         slug,
         place,
-        (at, place.f_lineno),
+        at,
         came_from,
         f"{what} {quoted!r} {done}",
         work,
@@ -191,16 +163,15 @@ def _note(
 def _add(
     slug: str,
     place: FrameType,
-    at: tuple[int, int | None],
+    at: int,
     came_from: Origin | None,
     what: str,
     work: str,
     *,
-    quietly: bool = False,
-    deferred: bool = False,
+    quietly: bool,
+    deferred: bool,
 ) -> Site | None:
-    """Add what is at a new place: in ``place``, at an instruction and line of it, in ``work``."""
-    instruction, number = at
+    """Add what is at a new place: in ``place``, at that instruction, in ``work``."""
     code = place.f_code
     if work == _SCRIPT:
         work = short(code.co_qualname) if code.co_qualname != _SCRIPT else "work"
@@ -210,24 +181,16 @@ def _add(
         )
         # A library's function that the program knows nothing of cannot be wrapped by it.
         handed = (came_from.handed if came_from.meant else None) or work
-        fix = (
-            f"hand over asok_trace.wrap({handed}) there; or "
-            f'asok_trace.propagate_threads("carry") for all threads and pools'
-        )
-    elif slug == LOST:
-        message = f"{what} outside any request"
-        fix = (
-            f"asok_trace.wrap({work}) where a request starts it; "
-            f'asok_trace.propagate_threads("watch") tells where that is'
-        )
+        fix = remedy.hand_over(handed)
     else:
         message = f"{what} with no request behind it"
-        fix = f'with asok_trace.scope("{work}"): around the work that it belongs to'
+        elsewhere = threading.current_thread() is not threading.main_thread()
+        fix = remedy.open_scope(work, elsewhere=elsewhere)
     return findings.add(
         slug,
-        (code, instruction),
+        (code, at),
         message=message,
-        callsite=where(code, number or code.co_firstlineno),
+        callsite=where(code, place.f_lineno or code.co_firstlineno),
         fix=fix,
         key=f"{slug}:{module(place)}.{short(code.co_qualname)}",
         origin=None if came_from is None else f"started at {came_from.callsite}",
@@ -237,6 +200,12 @@ def _add(
         quietly=quietly,
         deferred=deferred,
     )
+
+
+def _at_exit() -> bool:
+    """Whether the interpreter ends, and this is one of the functions that it calls for that."""
+    main = threading.main_thread()
+    return threading.current_thread() is main and not main.is_alive()
 
 
 def task() -> str | None:
@@ -252,4 +221,4 @@ def task() -> str | None:
         return None
     coroutine = found.get_coro()
     runs = getattr(coroutine, "__qualname__", type(coroutine).__qualname__)
-    return f"{found.get_name()} {short(runs)}()"
+    return text.clean(f"{found.get_name()} {short(runs)}()", text.NAME_LIMIT)

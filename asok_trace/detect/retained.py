@@ -122,7 +122,7 @@ def _look(now: float) -> None:
         if one[0]() is None:
             continue
         if time.thread_time() < until:
-            _judge(one, now)
+            Context().run(_judge, one, now)  # not of whoever happens to look
         else:
             _ended.append(one)  # the next look's
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
+from asok_trace.core import findings
 from asok_trace.core.errors import contained
 from asok_trace.core.hooks import Hook
 from asok_trace.core.names import CARRIED
@@ -13,7 +14,8 @@ from asok_trace.frameworks import asgi_scope
 from asok_trace.frameworks.base import Framework
 from asok_trace.gateway import dialogue as dialogues
 from asok_trace.gateway.dialogue import Dialogue
-from asok_trace.gateway.exchange import Exchange, Gate, header, opening
+from asok_trace.gateway.exchange import Exchange, header, opening
+from asok_trace.gateway.gate import Gate
 from asok_trace.stamp import tracing
 
 Message = dict[str, Any]
@@ -32,6 +34,8 @@ _STARTS: Final[dict[str | None, int | None]] = {
     "websocket.accept": 101,
     "websocket.close": 403,  # of a handshake that was not accepted
 }
+_UP_AND_DOWN: Final = ("lifespan.startup", "lifespan.shutdown")
+_DOWN: Final = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 _BODIES: Final = ("http.response.body", "websocket.http.response.body")
 
 
@@ -48,7 +52,7 @@ def gateway(hook: Hook, gate: Gate) -> Callable[[Message, Receive, Send], Awaita
             except Exception as error:
                 opening.failed(error)
         if hook.active and scope["type"] == "lifespan":
-            send = _flushing(send)
+            receive, send = _resting(receive), _flushing(send)
         if exchange is None:
             await hook.original(scope, receive, send)
         else:
@@ -167,23 +171,36 @@ def received(hook: Hook, _framework: Framework) -> Callable[[Any], Awaitable[Any
     return receive
 
 
+def _resting(receive: Receive) -> Receive:
+    """What the application logs when its server goes up or down has no request behind it; and it
+    may go up again, as for each test."""
+
+    async def resting() -> Message:
+        message = await receive()
+        if message.get("type") in _UP_AND_DOWN:
+            findings.rest()
+        return message
+
+    return resting
+
+
 def _flushing(send: Send) -> Send:
-    """Export the last spans, and what was counted, before the server says that it is down: some
-    servers then end the process by a signal, and nothing that was registered with atexit runs."""
+    """Before the server says that it is down, tell how much was found, and export the last spans
+    and what was counted: some servers then end the process by a signal, and nothing that was
+    registered with atexit runs."""
 
     async def flushing(message: Message) -> None:
-        spans = tracing.spans()
-        if spans is not None and message.get("type") == "lifespan.shutdown.complete":
-            try:
-                await asyncio.to_thread(spans.flush)
-            except Exception as error:
-                tracing.tracing.failed(error)
-        meters = tracing.meters()
-        if meters is not None and message.get("type") == "lifespan.shutdown.complete":
-            try:
-                await asyncio.to_thread(meters.flush)
-            except Exception as error:
-                tracing.measuring.failed(error)
+        if message.get("type") in _DOWN:
+            findings.tell_totals()  # which may be a line to export
+            for piece, last in (
+                (tracing.tracing, tracing.spans()),
+                (tracing.measuring, tracing.meters()),
+            ):
+                if last is not None:
+                    try:
+                        await asyncio.to_thread(last.flush)
+                    except Exception as error:
+                        piece.failed(error)
         await send(message)
 
     return flushing

@@ -3,50 +3,23 @@
 import time
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from weakref import ref
 
 from asok_trace.core import findings, ids, text
 from asok_trace.core.errors import Piece, attempted, contained
-from asok_trace.core.scope import Fields, Live, Scope
-from asok_trace.core.settings import STRICT, Settings
+from asok_trace.core.scope import Fields, Scope
+from asok_trace.core.settings import STRICT
 from asok_trace.detect import explain, leaks, retained
-from asok_trace.frameworks import base, live, otel
-from asok_trace.frameworks.base import Framework
+from asok_trace.frameworks import base, otel
 from asok_trace.gateway import judge
+from asok_trace.gateway.gate import Gate
 from asok_trace.stamp import access, tracing
 
 opening: Final = Piece("opening the scope of a request")
 routing: Final = Piece("noting the route of a request")
 header: Final = Piece("setting the request id header")
 closing: Final = Piece("closing the scope of a request", then="the next request is tried again")
-
-
-class Gate(NamedTuple):
-    """What a gateway needs to know, decided when it is hooked up."""
-
-    app: Any
-    framework: Framework
-    settings: Settings
-    live: Live
-    live_closed: Live
-    routes: dict[Any, str | None]
-    """What the framework found -> its route: as many as the application has pages."""
-    current: Callable[[], Any]
-    """Reads the framework's current request."""
-
-    @classmethod
-    def of(cls, app: Any, framework: Framework, settings: Settings) -> "Gate":
-        """Return the gate of ``app``."""
-        return cls(
-            app,
-            framework,
-            settings,
-            live.live_owned(framework, settings.user),
-            live.live_closed(framework),
-            {},
-            framework.reader(),
-        )
 
 
 class Exchange:

@@ -4,7 +4,7 @@ import inspect
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from asok_trace.core import findings
 from asok_trace.core.callsite import relative, short, where
@@ -14,9 +14,7 @@ from asok_trace.core.settings import OFF, STRICT
 from asok_trace.detect import leaks
 from asok_trace.detect.leaks import Place
 from asok_trace.frameworks import otel
-
-if TYPE_CHECKING:
-    from asok_trace.gateway.exchange import Gate
+from asok_trace.gateway.gate import Gate
 
 judging: Final = Piece("looking at what a request leaves behind")
 
@@ -45,7 +43,7 @@ class Found:
 
     __slots__ = ("_bound", "_clears", "_gate", "_request", "_traced")
 
-    def __init__(self, gate: "Gate", traced: bool, strict: bool) -> None:
+    def __init__(self, gate: Gate, traced: bool, strict: bool) -> None:
         self._gate = gate
         self._request = gate.current()
         self._traced = otel.current() if traced else None
@@ -142,7 +140,7 @@ _clears: Final[ContextVar[list[bool]]] = ContextVar(_Name("asok_trace_clears"))
 """Is given something when structlog's variables are cleared in the request that it is of."""
 
 
-def found(gate: "Gate", *, traced: bool) -> Found | None:
+def found(gate: Gate, *, traced: bool) -> Found | None:
     """Return what is in place now; None where nothing is looked for. Never raises an Exception.
 
     ``traced`` says whether anybody traces.
@@ -190,7 +188,7 @@ def attached(found: Found, scope: Scope, traced: Any) -> None:
         judging.failed(error)
 
 
-def abandoned(gate: "Gate", scope: Scope) -> None:
+def abandoned(gate: Gate, scope: Scope) -> None:
     """Report a body that was dropped half-way. Never raises an Exception."""
     if gate.settings.level == OFF or not judging.working:
         return
@@ -206,11 +204,11 @@ def abandoned(gate: "Gate", scope: Scope) -> None:
         judging.failed(error)
 
 
-def _report(gate: "Gate", scope: Scope, left: _Left) -> None:
+def _report(gate: Gate, scope: Scope, left: _Left) -> None:
     leaks.bleed(scope, left.said, left.fix, view(gate, scope), what=left.what)
 
 
-def view(gate: "Gate", scope: Scope) -> Place | None:
+def view(gate: Gate, scope: Scope) -> Place | None:
     """The function or page that handles the route of ``scope``; without a route, the application,
     if that is a function. None if neither can be told."""
     if scope._route is None:

@@ -13,7 +13,7 @@ from asok_trace.core.scope import ACTIVE, Scope
 from asok_trace.detect import explain, leaks
 from asok_trace.frameworks import base, otel
 from asok_trace.frameworks.base import Connection
-from asok_trace.gateway.exchange import Gate
+from asok_trace.gateway.gate import Gate
 from asok_trace.stamp import tracing
 
 opening: Final = Piece("opening the scope of a WebSocket message")

@@ -15,7 +15,8 @@ from asok_trace.core.scope import ACTIVE
 from asok_trace.detect import explain
 from asok_trace.frameworks import base, lookup
 from asok_trace.frameworks.base import Framework
-from asok_trace.gateway.exchange import Gate, opening, routing
+from asok_trace.gateway.exchange import opening, routing
+from asok_trace.gateway.gate import Gate
 
 noting: Final = Piece("noting what a framework reports to its log", then="spans do not say so")
 

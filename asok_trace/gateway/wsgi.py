@@ -14,7 +14,8 @@ from asok_trace.core.names import CARRIED
 from asok_trace.core.scope import ACTIVE, SERVED
 from asok_trace.frameworks import environ as environs
 from asok_trace.gateway import judge
-from asok_trace.gateway.exchange import Exchange, Gate, closing, header, opening
+from asok_trace.gateway.exchange import Exchange, closing, header, opening
+from asok_trace.gateway.gate import Gate
 
 Environ = dict[str, Any]
 
@@ -291,7 +292,9 @@ class _Body:
         if self._sent and exchange.scope._open and self._call.is_served:
             judge.abandoned(self._gate, exchange.scope)
         self._iterator = self._body = None  # what they do at their end is still this request's
-        exchange.end(early=True)  # what somebody else still holds may put away more
+        exchange.end(early=True)
+        exchange.judged(last=False)  # what somebody else still holds may put away more
+        exchange.end()
 
 
 # Bodies that were thrown away half-way; ended by the next request, or at exit.

@@ -8,18 +8,17 @@ import functools
 import gc
 import inspect
 import sys
-from collections.abc import Callable
-from types import FunctionType
+from collections.abc import Callable, Coroutine
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType
 from typing import Any, Final
 
-from asok_trace.core.errors import Piece, attempted, contained
+from asok_trace.core.errors import attempted, contained
 from asok_trace.core.hooks import Hook
 from asok_trace.frameworks import otel
 from asok_trace.frameworks.base import Framework
 from asok_trace.propagate.steps import awaited, stepped
-from asok_trace.propagate.streams import within
-
-mirroring: Final = Piece("showing the framework's own spans in the trace")
+from asok_trace.propagate.streams import asynchronous
+from asok_trace.stamp.tracing import mirroring
 
 # On a span of the framework's: ours. On a function that has been made to last: what it was.
 _MIRROR: Final = "_asok_trace"
@@ -32,6 +31,7 @@ _MIDDLEWARE: Final = "asok.middleware.tracing"
 def started(hook: Hook, _framework: Framework) -> Callable[..., Any]:
     """Starts a span: a method of a tracer."""
 
+    @functools.wraps(hook.original)
     def start_span(
         self: Any,
         name: str,
@@ -43,19 +43,19 @@ def started(hook: Hook, _framework: Framework) -> Callable[..., Any]:
     ) -> Any:
         span = hook.original(self, name, parent, trace_id, parent_span_id, *args, **kwargs)
         if hook.active and otel.configured():
-            remote = (trace_id, parent_span_id) if trace_id and parent_span_id else None
+            continued = bool(trace_id and parent_span_id)
             server = sys._getframe(1).f_globals.get("__name__") == _MIDDLEWARE
-            contained(mirroring, _mirror, span, parent, remote, server)
+            contained(mirroring, _mirror, span, parent, continued, server)
         return span
 
     return start_span
 
 
-def _mirror(span: Any, parent: Any, remote: tuple[str, str] | None, server: bool) -> None:
+def _mirror(span: Any, parent: Any, continued: bool, server: bool) -> None:
     from asok_trace.stamp import mirror_span
 
     found = getattr(parent, _MIRROR, None)
-    made = mirror_span.start(span, found, remote=remote, server=server)
+    made = mirror_span.start(span, found, continued=continued, server=server)
     setattr(span, _MIRROR, made)
     cls: Any = type(span)
     span.__class__ = _mirrored(cls)
@@ -128,26 +128,29 @@ def _make_last(hook: Hook, decorated: Any) -> None:
 def _lasting(hook: Hook, function: Any) -> Any:
     """``function`` so that the span around its call lasts until it has really ended."""
     function = _plain(function)
-    last = _how(function)
-    if last is None:
+    if not any(kind(function) for kind in _OF_THEM):
         return function
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         made = function(*args, **kwargs)
-        mirror = contained(mirroring, _around, hook.original) if hook.active else None
-        return made if mirror is None else last(mirror, made)
+        last = _LASTING.get(type(made))
+        if last is None or not hook.active or _is_old(made):
+            return made
+        mirror = contained(mirroring, _around, hook.original)
+        if mirror is None:
+            return made
+        lasting = last(mirror, made)
+        lasting.__name__, lasting.__qualname__ = made.__name__, made.__qualname__  # as tasks say
+        return lasting
 
     setattr(call, _PLAIN, function)
     return call
 
 
-def _how(function: Any) -> Callable[[Any, Any], Any] | None:
-    if inspect.iscoroutinefunction(function):
-        return _coroutine
-    if inspect.isgeneratorfunction(function):
-        return _generator
-    return _stream if inspect.isasyncgenfunction(function) else None
+def _is_old(made: Any) -> bool:
+    """Whether it is a generator that can be awaited (`types.coroutine`)."""
+    return type(made) is GeneratorType and inspect.isawaitable(made)
 
 
 def _plain(function: Any) -> Any:
@@ -163,24 +166,51 @@ def _around(decorator: Any) -> Any:
     return mirror
 
 
-async def _coroutine(mirror: Any, coroutine: Any) -> Any:
+class _Waiting:
+    """A coroutine that is begun later; or closed, as whoever has the one around it may do."""
+
+    __slots__ = ("coroutine",)
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.coroutine = coroutine
+
+    def __del__(self) -> None:
+        self.coroutine.close()
+
+
+def _coroutine(mirror: Any, coroutine: Any) -> Any:
+    return _awaited(mirror, _Waiting(coroutine))
+
+
+async def _awaited(mirror: Any, waiting: _Waiting) -> Any:
     with mirror.lasting():
-        return await awaited(mirror, coroutine)
+        return await awaited(mirror, waiting.coroutine)
 
 
 def _generator(mirror: Any, generator: Any) -> Any:
-    with mirror.lasting():
-        return (yield from stepped(mirror, generator))
+    steps = _steps(mirror, generator)
+    next(steps)  # or the span would not end with one that is closed before its first step
+    return steps
 
 
-async def _stream(mirror: Any, generator: Any) -> Any:
-    stream = within(mirror, generator)
+def _steps(mirror: Any, generator: Any) -> Any:
     with mirror.lasting():
-        try:
-            item = await anext(stream)
-            while True:
-                item = await stream.asend((yield item))
-        except StopAsyncIteration:
-            return
-        finally:
-            await stream.aclose()
+        steps = stepped(mirror, generator)
+        yield
+        return (yield from steps)
+
+
+def _stream(mirror: Any, generator: Any) -> Any:
+    return asynchronous(mirror, generator, mirror.lasting())
+
+
+_OF_THEM: Final = (
+    inspect.iscoroutinefunction,
+    inspect.isgeneratorfunction,
+    inspect.isasyncgenfunction,
+)
+_LASTING: Final[dict[type, Callable[[Any, Any], Any]]] = {
+    CoroutineType: _coroutine,
+    GeneratorType: _generator,
+    AsyncGeneratorType: _stream,
+}

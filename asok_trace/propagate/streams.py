@@ -4,12 +4,15 @@ import inspect
 import sys
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import nullcontext
 from contextvars import Context, copy_context
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from asok_trace.propagate.steps import awaited, stepped
 
 _Item = TypeVar("_Item")
+
+_NOTHING: Final = nullcontext()
 
 
 @overload
@@ -41,7 +44,7 @@ def within(context: Context, iterable: Any) -> Any:
     if inspect.isgenerator(iterable):
         return stepped(context, iterable)
     if hasattr(iterable, "__aiter__"):
-        return _asynchronous(context, iterable)
+        return asynchronous(context, iterable)
     if hasattr(iterable, "__iter__"):
         return _Steps(context, iterable)
     hint = (
@@ -90,32 +93,35 @@ class _Steps(Iterator[Any]):
             self._entered = None
 
 
-async def _asynchronous(context: Context, iterable: Any) -> Any:
-    iterator = context.run(iterable.__aiter__)
-    # Of a generator; what has only __anext__ is asked for nothing else.
-    send = getattr(iterator, "asend", None)
-    try:
-        step = context.run(_first, iterator)
-        while True:
-            item = await awaited(context, step)
-            try:
-                sent = yield item
-            except BaseException as error:
-                throw = getattr(iterator, "athrow", None)
-                if throw is None or isinstance(error, GeneratorExit):
-                    raise
-                step = context.run(throw, error)
-            else:
-                if sent is None or send is None:
-                    step = context.run(iterator.__anext__)
+async def asynchronous(context: Context, iterable: Any, around: Any = _NOTHING) -> Any:
+    """Iterate over ``iterable`` in ``context``, with ``around`` entered from the first step to the
+    last."""
+    with around:
+        iterator = context.run(iterable.__aiter__)
+        # Of a generator; what has only __anext__ is asked for nothing else.
+        send = getattr(iterator, "asend", None)
+        try:
+            step = context.run(_first, iterator)
+            while True:
+                item = await awaited(context, step)
+                try:
+                    sent = yield item
+                except BaseException as error:
+                    throw = getattr(iterator, "athrow", None)
+                    if throw is None or isinstance(error, GeneratorExit):
+                        raise
+                    step = context.run(throw, error)
                 else:
-                    step = context.run(send, sent)
-    except StopAsyncIteration:
-        return
-    finally:
-        close = getattr(iterator, "aclose", None)
-        if close is not None:
-            await awaited(context, context.run(close))
+                    if sent is None or send is None:
+                        step = context.run(iterator.__anext__)
+                    else:
+                        step = context.run(send, sent)
+        except StopAsyncIteration:
+            return
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await awaited(context, context.run(close))
 
 
 def _first(iterator: Any) -> Any:

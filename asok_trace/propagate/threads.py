@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 from asok_trace.core.callsite import caller, claim, is_library
 from asok_trace.core.errors import ConfigError, Piece, contained
 from asok_trace.core.hooks import Handle, Hook
-from asok_trace.core.settings import CARRY, MODES, OFF
-from asok_trace.detect import explain
+from asok_trace.core.settings import CARRY, MODES, OFF, WATCH
+from asok_trace.detect import explain, remedy
 from asok_trace.detect.origin import SPAWNED, Origin, origin
 from asok_trace.frameworks import base
 from asok_trace.propagate import leftover
@@ -83,9 +83,18 @@ def propagate_threads(mode: str = CARRY) -> Handle:
     frame = caller()
     if frame is not None:
         claim(frame.f_code.co_filename)
-    wish = _Wish(mode)
+    return _wished(_Wish(mode), first=False)
+
+
+def watch_threads() -> Handle:
+    """As ``propagate_threads("watch")`` for who has not been asked how: whatever another call of
+    that says, before or after, holds."""
+    return _wished(_Wish(WATCH), first=True)
+
+
+def _wished(wish: _Wish, *, first: bool) -> Handle:
     with _lock:
-        _wishes.append(wish)
+        _wishes.insert(0 if first else len(_wishes), wish)
         _apply()
 
     def undo() -> None:
@@ -99,7 +108,7 @@ def propagate_threads(mode: str = CARRY) -> Handle:
 def _apply() -> None:
     """Bring the table's rows in force, or take them back, as the last wish has it."""
     global _mode
-    _mode = _wishes[-1].mode if _wishes else OFF
+    _mode = remedy.threads = _wishes[-1].mode if _wishes else OFF
     if _mode == OFF:
         while _hooks:
             _hooks.pop().undo()

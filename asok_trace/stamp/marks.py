@@ -6,20 +6,35 @@ from opentelemetry import trace
 
 from asok_trace.core import findings, names
 from asok_trace.core.errors import Piece
+from asok_trace.core.scope import Scope
 
 marking: Final = Piece("marking spans with what was found")
 
 
-def mark(site: findings.Site) -> None:
-    """Mark the current span, if one is recorded, with what was found at ``site``."""
+def mark(site: findings.Site, scope: Scope | None) -> None:
+    """Mark the span of ``scope`` with what was found at ``site``, if it is recorded; the current
+    one, if nobody knows whose it is."""
     if not marking.working:
         return
     try:
-        span = trace.get_current_span()
-        if span.is_recording():
+        span = _span(scope)
+        if span is not None and span.is_recording():
             mark_span(span, site)
     except Exception as error:
         marking.failed(error)
+
+
+def _span(scope: Scope | None) -> trace.Span | None:
+    current = trace.get_current_span()
+    if scope is None:
+        return current
+    if scope._span is not None:
+        own: trace.Span = scope._span
+        return own
+    # It has ended: what goes on of its trace stands for it, but no other request's.
+    trace_id = scope._span_ids.get(names.TRACE_ID)
+    same = trace.format_trace_id(current.get_span_context().trace_id) == trace_id
+    return current if trace_id is None or same else None
 
 
 def mark_span(span: trace.Span, site: findings.Site) -> None:

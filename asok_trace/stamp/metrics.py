@@ -24,17 +24,14 @@ from opentelemetry.semconv.schemas import Schemas
 
 import asok_trace
 from asok_trace.core import finding, findings, names
+from asok_trace.core.errors import Piece, contained
 from asok_trace.core.scope import Scope
+from asok_trace.stamp import exporting
 
 # Seconds; those that the conventions recommend.
 _BOUNDARIES: Final = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10
 )  # fmt: skip
-
-# https://www.rfc-editor.org/rfc/rfc9110#section-9 and RFC 5789; others may be anything.
-_METHODS: Final = frozenset(
-    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"}
-)
 
 
 # Their handshakes are requests, too.
@@ -44,6 +41,8 @@ _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https
 _VERSIONS: Final = frozenset({"1.0", "1.1", "2", "2.0", "3"})
 
 _FLUSH_MILLIS: Final = 5000
+
+collecting: Final = Piece("telling what was counted")
 
 at_first: Final[list[Callable[[], None]]] = []
 """What is called when a process begins to measure; never raises an Exception."""
@@ -82,7 +81,7 @@ class Instruments:
         self._served: dict[_Kind, None] = {}
         meter.create_observable_up_down_counter(
             names.METRIC_ACTIVE_REQUESTS,
-            [self._observed_active],
+            [_collected(self._observed_active)],
             "{request}",
             "HTTP requests that are being served",
         )
@@ -94,21 +93,21 @@ class Instruments:
         )
         meter.create_observable_counter(
             names.METRIC_FINDINGS,
-            [_observed_findings],
+            [_collected(_observed_findings)],
             "{finding}",
             "How often a context was lost, leaked or missing",
         )
         meter.create_observable_counter(
             names.METRIC_LATE_LINES,
-            [_observed_late],
+            [_collected(_observed_late)],
             "{line}",
             "Lines and spans after the end of their request",
         )
         meter.create_observable_counter(
             names.METRIC_EXPORT_DROPPED,
-            [_observed_dropped],
-            "{span}",
-            "Spans that were lost on their way to the collector",
+            [_collected(_observed_dropped)],
+            "{item}",
+            "Spans and log lines that were lost on their way to the collector",
         )
 
     def begun(self, scope: Scope, scheme: str, protocol: str) -> "Measured":
@@ -116,7 +115,7 @@ class Instruments:
         process = os.getpid()
         if process not in _begun:
             _begin()
-        method = scope._method if scope._method in _METHODS else "_OTHER"
+        method = scope._method if scope._method in names.METHODS else "_OTHER"
         kind = (method or "", _SCHEMES.get(scheme, "_OTHER"))
         measured = Measured(self._serving, self._durations, scope, kind, protocol)
         # A WebSocket is no request that is being served; its handshake is one if it is refused.
@@ -196,6 +195,11 @@ class Measured:
         self._durations.record(seconds, attributes, context)
 
 
+def _collected(observe: Callable[[CallbackOptions], Iterable[Observation]]) -> Any:
+    # The SDK would log a fault each time.
+    return lambda options: contained(collecting, observe, options) or ()
+
+
 def _request(kind: _Kind) -> dict[str, Any]:
     method, scheme = kind
     return {http_attributes.HTTP_REQUEST_METHOD: method, url_attributes.URL_SCHEME: scheme}
@@ -218,11 +222,9 @@ def _observed_late(_options: CallbackOptions) -> Iterable[Observation]:
 
 
 def _observed_dropped(_options: CallbackOptions) -> Iterable[Observation]:
-    from asok_trace.stamp import exporting  # loads the SDK: whoever collects has it
-
     return [
-        Observation(times, {error_attributes.ERROR_TYPE: reason})
-        for reason, times in exporting.dropped().items()
+        Observation(number, {names.ATTRIBUTE_SIGNAL: signal, error_attributes.ERROR_TYPE: reason})
+        for (signal, reason), number in exporting.dropped().items()
     ]
 
 

@@ -19,6 +19,7 @@ whole application. The exporter emits no exemplars: they go with OTLP.
 import errno
 import os
 import socket
+import sys
 import threading
 from contextvars import Context
 from functools import partial
@@ -32,7 +33,7 @@ from prometheus_client import make_wsgi_app
 from asok_trace.core.errors import ConfigError, Piece, contained
 from asok_trace.stamp import metrics
 
-serving: Final = Piece("letting Prometheus fetch the metrics")
+serving: Final = Piece("letting Prometheus fetch the metrics", then="it will see this as down")
 
 _HOST: Final = "OTEL_EXPORTER_PROMETHEUS_HOST"
 _PORT: Final = "OTEL_EXPORTER_PROMETHEUS_PORT"
@@ -46,12 +47,20 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     allow_reuse_port = False
 
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # its own
+        """Say it once; nothing of a client that has gone."""
+        error = sys.exc_info()[1]
+        if isinstance(error, Exception) and not isinstance(error, OSError):
+            serving.failed(error)
+
 
 class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
 class _Handler(WSGIRequestHandler):
+    timeout = 10  # of a client that says nothing, in seconds
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the interface
         """Say nothing: each fetch would be a line."""
 
@@ -97,11 +106,20 @@ def _bound(host: str, port: int) -> _Server:
     kind = _Server6 if family == socket.AF_INET6 else _Server
     for tried in range(port, min(port + _PORTS, _LAST + 1)):
         try:
-            return make_server(host, tried, make_wsgi_app(), kind, _Handler)
+            return make_server(host, tried, partial(_told, make_wsgi_app()), kind, _Handler)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
     raise OSError(errno.EADDRINUSE, f"{_PORT}={port}: no port from there on is free at {host}")
+
+
+def _told(app: Any, environ: Any, start_response: Any) -> Any:
+    try:
+        return app(environ, start_response)
+    except Exception as error:  # the server would print it, each time
+        serving.failed(error)
+        start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
+        return [b"The metrics could not be collected. The log says why.\n"]
 
 
 def _number(port: str) -> int:

@@ -27,11 +27,6 @@ import asok_trace
 from asok_trace.core import names, text
 from asok_trace.core.scope import ACTIVE, Fields, Scope
 
-# https://www.rfc-editor.org/rfc/rfc9110#section-9 and RFC 5789; others may be anything.
-_METHODS: Final = frozenset(
-    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"}
-)
-
 # How the tracers of OpenTelemetry's own instrumentations are called.
 _INSTRUMENTATIONS: Final = "opentelemetry.instrumentation."
 
@@ -165,12 +160,13 @@ def start(
     if base is None:
         span = trace.get_current_span()
         _stamp(span, scope)
+        scope._span = span
         return ServerSpan(span, None, "")
     if trust:
         base = _extracted(base, header)
     parent = trace.get_current_span(base).get_span_context()
     root = made and not parent.is_valid
-    method = scope._method if scope._method in _METHODS else "HTTP"
+    method = scope._method if scope._method in names.METHODS else "HTTP"
     attributes = _attributes(scope, header, root) | {
         url_attributes.URL_SCHEME: scheme,
         network_attributes.NETWORK_PROTOCOL_VERSION: protocol,
@@ -178,6 +174,7 @@ def start(
     span = _tracer().start_span(method or "HTTP", base, SpanKind.SERVER, attributes)
     if root:
         _share_id(scope, span)
+    scope._span = span
     return ServerSpan(span, trace.set_span_in_context(span, base), method or "HTTP")
 
 
@@ -187,6 +184,7 @@ def taken(scope: Scope) -> ServerSpan | None:
     if getattr(span, "kind", None) is not SpanKind.SERVER or not span.is_recording():
         return None
     _stamp(span, scope)
+    scope._span = span
     return ServerSpan(span, None, "")
 
 
@@ -214,6 +212,7 @@ def start_message(scope: Scope, *, nested: bool) -> ServerSpan:
     span = _tracer().start_span(name, base, kind, attributes)
     if not trace.get_current_span(base).get_span_context().is_valid:
         _share_id(scope, span)
+    scope._span = span
     return ServerSpan(span, trace.set_span_in_context(span, base), name)
 
 
@@ -265,7 +264,7 @@ def _extracted(base: Context, header: Header) -> Context:
 
 def _attributes(scope: Scope, header: Header, root: bool) -> dict[str, Any]:
     method = scope._method or ""
-    known = method in _METHODS
+    known = method in names.METHODS
     attributes: dict[str, Any] = {
         http_attributes.HTTP_REQUEST_METHOD: method if known else "_OTHER",
         url_attributes.URL_PATH: scope._path,

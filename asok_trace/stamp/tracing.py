@@ -9,6 +9,7 @@ from asok_trace.frameworks import otel
 tracing: Final = Piece("tracing requests")
 tracing_work: Final = Piece("tracing tasks and jobs")
 measuring: Final = Piece("measuring requests and jobs")
+mirroring: Final = Piece("showing the framework's own spans in the trace")
 
 # Our modules that start spans and measure, once they were needed.
 _server_span: Any = None

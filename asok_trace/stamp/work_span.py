@@ -90,6 +90,7 @@ def start(
     )
     if root:
         server_span._share_id(scope, span)
+    scope._span = span
     return WorkSpan(span, otel_context.attach(trace.set_span_in_context(span, base)))
 
 

@@ -19,7 +19,7 @@ from asok_trace import assemble, callables, config
 from asok_trace.core import findings, names, settings
 from asok_trace.core.errors import PIECES, ConfigError
 from asok_trace.core.finding import OUTSIDE, Finding
-from asok_trace.core.settings import CARRY, STRICT, WATCH
+from asok_trace.core.settings import STRICT
 from asok_trace.detect import retained
 from asok_trace.frameworks import base, routes
 from asok_trace.frameworks.routes import Route
@@ -176,8 +176,7 @@ def _watched(app: Any, request: Request, report: Report) -> tuple[Any, set[str]]
                 f'{request.target} is instrumented with level="{own.level}", and its requests are '
                 f"looked at no closer than that. Leave it out: ASOK_TRACE_LEVEL says it as well."
             )
-    # What is carried in production is carried here, whatever `strict` would rather watch.
-    threads.propagate_threads(CARRY if CARRY in {w.mode for w in threads._wishes} else WATCH)
+    threads.watch_threads()  # what is carried in production is carried here
     return served, kinds
 
 

@@ -132,13 +132,13 @@ class Ledger:
         if len(self._begun) > _REQUESTS:
             self._begun.pop(next(iter(self._begun)), None)
 
-    def _mark(self, site: Site) -> None:
-        contained(noting, self._charge, site)
+    def _mark(self, site: Site, scope: Scope | None) -> None:
+        contained(noting, self._charge, site, scope)
 
-    def _charge(self, site: Site) -> None:
+    def _charge(self, site: Site, scope: Scope | None) -> None:
         request_id = site.finding().request_id
         if site.count > 1:  # at a known place, perhaps in another request
-            active, came_from = ACTIVE.get(), SPAWNED.get()
+            active, came_from = scope or ACTIVE.get(), SPAWNED.get()
             if active is not None:
                 request_id = active._request_id
             elif came_from is not None:

@@ -19,11 +19,11 @@ from asok_trace.core import findings, ignoring, names, settings
 from asok_trace.core.errors import ConfigError, LeakWarning, OrphanWarning
 from asok_trace.core.finding import BLEED, ORPHAN, OUTSIDE, UNCLOSED, Finding
 from asok_trace.core.scope import ACTIVE, SERVED
-from asok_trace.core.settings import OFF, STRICT, WATCH
+from asok_trace.core.settings import OFF, STRICT
 from asok_trace.detect import retained
 from asok_trace.frameworks import base
 from asok_trace.frameworks.base import Framework
-from asok_trace.propagate.threads import propagate_threads
+from asok_trace.propagate.threads import watch_threads
 from asok_trace.tools import pytest_summary as summary
 from asok_trace.tools.pytest_ledger import Ledger, Owner
 
@@ -86,7 +86,7 @@ class Watch:
             lambda: settings.set_default(before) if settings.default() is ours else None
         )
         self._undos.append(settings.want(STRICT))
-        self._undos.append(propagate_threads(WATCH).undo)
+        self._undos.append(watch_threads().undo)
         # For tests that take the process-wide settings back, and for other processes.
         for name, value in asked.items():
             self._set_variable(names.ENVIRONMENT_PREFIX + name.upper(), value)

@@ -19,9 +19,14 @@ _FAILED_JOBS: Final = f'{n.JOBS}{{{OF_SERVICE}, {n.ERROR}!=""}}'
 _JOB_BUCKETS: Final = f"{n.JOB_BUCKETS}{{{OF_SERVICE}}}"
 _WORK: Final = f"{n.WORK_KIND}, {n.WORK_NAME}"
 
-# The lines that findings are told with; their kind and place: "lost: ...\n  at  file:line name".
+# The lines that findings are told with.
 TOLD: Final = f'{{{n.LOKI_SERVICE}=~"$service"}} | {n.LOGGER}="{wire.LOGGER}"'
-PLACE: Final = r"(?s)^(?P<finding>[a-z]+): .*?\n  at +(?P<place>[^\n]+)"
+PLACES: Final = {
+    n.LOKI_SERVICE: "Service",
+    wire.FINDING: "Finding",
+    wire.FINDING_CALLSITE: "Place",
+    wire.FINDING_KEY: "Key, to ignore it",
+}
 LATE_LINES: Final = f'{{{n.LOKI_SERVICE}=~"$service"}} | {wire.LATE_MS}!=""'
 
 _NUMBERS: Final = {
@@ -80,10 +85,10 @@ def make() -> Dashboard:
                 "Top places",
                 "From the logs. A process tells each place once, so processes are counted.",
                 LOKI,
-                {"finding": "Finding", "place": "Place", "Value #A": "Processes"},
+                {**PLACES, "Value #A": "Processes"},
                 log_now(
-                    "topk(20, sum by (finding, place)"
-                    f' (count_over_time({TOLD} | regexp `{PLACE}` | place!="" {RANGE})))'
+                    f"topk(20, sum by ({', '.join(PLACES)})"
+                    f' (count_over_time({TOLD} | {wire.FINDING_CALLSITE}!="" {RANGE})))'
                 ),
                 width=24,
             ),
@@ -127,8 +132,12 @@ def make() -> Dashboard:
             ),
             curves(
                 "Not exported",
-                "Gone: the collector was away for longer than the queue lasts.",
-                prom(f"sum by ({n.SERVICE}) (increase({_DROPPED}{RATE}))", legend(n.SERVICE)),
+                "Spans (traces) and log lines (logs) that are gone: the collector was away for"
+                " longer than the queue lasts.",
+                prom(
+                    f"sum by ({n.SERVICE}, {n.SIGNAL}) (increase({_DROPPED}{RATE}))",
+                    legend(n.SERVICE, n.SIGNAL),
+                ),
                 unit="short",
                 width=24,
                 bars=True,

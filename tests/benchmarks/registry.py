@@ -14,7 +14,8 @@ from asok_trace.core.scope import Scope
 from asok_trace.core.settings import STRICT, Settings
 from asok_trace.detect import retained
 from asok_trace.frameworks.flask import FRAMEWORK
-from asok_trace.gateway.exchange import Exchange, Gate
+from asok_trace.gateway.exchange import Exchange
+from asok_trace.gateway.gate import Gate
 from tests.benchmarks import pallets
 from tests.benchmarks.worker import Case, Serve
 

@@ -419,11 +419,14 @@ def asks():
 
 
 def test_lambdas_and_nothing_at_all() -> None:
-    """What has no name is still told."""
-    cause = cause_of("request", None, elsewhere=False)
+    """What has no name, or is the program itself, is told to wrap nothing."""
+    for code in (None, compile("", "script.py", "exec")):
+        cause = cause_of("request", code, elsewhere=False)
+        assert cause is not None
+        assert cause.note == ("No request is served here. Pass what it needs of one as arguments.")
+    cause = cause_of("request", (lambda: None).__code__, elsewhere=False)
     assert cause is not None
-    assert "No request is current in it" in cause.note
-    assert not (cause.note + cause.fix).count("()()")
+    assert "asok_trace.wrap(lambda: ...)" in cause.fix
 
 
 # A variable that is reset elsewhere, and a context that is entered twice.

@@ -275,8 +275,9 @@ def test_the_standard_librarys_lines_too(caplog: pytest.LogCaptureFixture) -> No
     assert type(record.late_ms) is int  # type: ignore[attr-defined]
 
 
-def test_switched_off(lines: list[Line]) -> None:
+def test_switched_off(lines: list[Line], monkeypatch: pytest.MonkeyPatch) -> None:
     """At the level off nothing is told; the field stays, for it is a fact of the line."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")  # a provider would stay
     handle = asok_trace.setup(level="off", threads="off")
     try:
         with asok_trace.scope("nightly"):

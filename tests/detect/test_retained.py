@@ -5,7 +5,6 @@ needs: asok, flask, quart
 
 import asyncio
 import contextvars
-import functools
 import gc
 import os
 import queue
@@ -28,8 +27,7 @@ import asok_trace
 from asok_trace.core import findings
 from asok_trace.core.callsite import relative
 from asok_trace.core.finding import Finding
-from asok_trace.detect import holders, retained
-from asok_trace.detect.holders import holder
+from asok_trace.detect import retained
 from tests.gateway import sites
 
 Does = Callable[[Any], Any]
@@ -48,10 +46,8 @@ class Cart:
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test keeps is let go at its end; on a slow machine there is time to search."""
-    monkeypatch.setattr(holders, "holder", functools.partial(holder, seconds=30))
-    monkeypatch.setattr(retained, "SECONDS", 60)
+def nothing_kept() -> Iterator[None]:
+    """What a test keeps is let go at its end."""
     findings.clear()
     retained.forget()
     yield

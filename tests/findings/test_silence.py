@@ -33,11 +33,16 @@ TELL = """
 import atexit as _atexit, json as _json, os as _os
 import asok_trace as _trace
 from asok_trace.core import findings as _found
+_served, _serve = [False], _found.serve
+def _noting():
+    _served[0] = True
+    _serve()
+_found.serve = _noting
 def _tell():
     with open(_os.path.abspath(_FILE), "a") as file:
         for found in _trace.findings():
             file.write(_json.dumps([found.slug, str(found)]) + "\\n")
-        file.write(_json.dumps(["served", str(_found.serving)]) + "\\n")
+        file.write(_json.dumps(["served", str(_served[0])]) + "\\n")
 _atexit.register(_tell)
 """
 

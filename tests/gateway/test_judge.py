@@ -17,6 +17,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 import asok_trace
+from asok_trace.core import findings
 from asok_trace.gateway import judge
 from tests.gateway import sites
 from tests.gateway.found import leak, leaks, nothing_found, place
@@ -271,6 +272,50 @@ def test_a_body_that_is_dropped_half_way(flasks: Flasks) -> None:
     assert (found.callsite, found.count) == (place(stream, "@flasks.page"), 2)
     assert found.path == "GET /stream"
     assert "close() (PEP 3333)" in found.fix
+
+
+def test_a_response_that_a_test_does_not_read(flasks: Flasks) -> None:
+    """Many look at the status alone. What the request has left, keeps, and goes on with is found
+    all the same."""
+    flasks.handle.undo()
+    flasks.handle = asok_trace.instrument(flasks.app, level="strict", threads="off", grace=0)
+    kept, contexts = [], []
+
+    @flasks.page
+    def binds() -> str:
+        structlog.contextvars.bind_contextvars(tenant="acme")
+        return "bound"
+
+    @flasks.page
+    def keeps() -> str:
+        kept.append(flask.request._get_current_object())  # type: ignore[attr-defined]
+        return "kept"
+
+    @flasks.page
+    def goes_on() -> str:
+        contexts.append(copy_context())
+        return "gone"
+
+    client = flasks.app.test_client()
+    assert client.get("/binds").status_code == 200
+    assert client.get("/goes_on").status_code == 200
+    Kept.here = kept
+    assert client.get("/keeps").status_code == 200
+    findings.findings()
+    with asok_trace.stamp_logging():
+        contexts.pop().run(logging.getLogger("shop").warning, "still here")
+    assert {(one.slug, one.path) for one in leaks()} == {
+        ("bleed", "GET /binds"),
+        ("late", "GET /goes_on"),
+        ("retained", "GET /keeps"),
+    }
+    del Kept.here
+
+
+class Kept:
+    """What a test keeps, where it is looked for."""
+
+    here: list[Any]
 
 
 def test_bodies_that_are_not(flasks: Flasks) -> None:

@@ -16,7 +16,7 @@ from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from tests.grafana.outside import GRAFANA, program
+from tests.outside import GRAFANA, program
 
 SECONDS = 60
 

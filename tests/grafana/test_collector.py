@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from asok_trace.core import names as wire
-from tests.grafana import outside, stack
+from tests import outside
+from tests.grafana import stack
 
 FILES = sorted((outside.GRAFANA / "collector").glob("*.yml"))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tests.grafana import outside
+from tests import outside
 
 COMPOSE = yaml.safe_load((outside.GRAFANA / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -20,7 +20,7 @@ SERVICES: dict[str, Any] = COMPOSE["services"]
 
 def loaded(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [outside.composer(), path], cwd=outside.GRAFANA, capture_output=True, text=True
+        [outside.build("compose"), path], cwd=outside.GRAFANA, capture_output=True, text=True
     )
 
 
@@ -53,7 +53,7 @@ def test_every_image_is_pinned() -> None:
 
 def test_the_loki_that_is_tested_is_the_one_that_is_run() -> None:
     """The module that the tests build has the version of the image."""
-    mod = (Path(__file__).with_name("loki") / "go.mod").read_text(encoding="utf-8")
+    mod = (outside.HERE / "loki/go.mod").read_text(encoding="utf-8")
     found = re.search(r"github.com/grafana/loki/v3 v(\S+)", mod)
     assert found is not None
     assert SERVICES["loki"]["image"] == f"grafana/loki:{found[1]}"

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from grafana import generate, queries
-from tests.grafana import outside
+from tests import outside
 
 FILES = sorted(generate.FOLDER.glob("*.json"))
 BOARDS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in FILES}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.grafana import outside
+from tests import outside
 
 FILE = outside.GRAFANA / "loki/loki.yml"
 

@@ -4,12 +4,14 @@ needs: yaml
 """
 
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.grafana import outside
+from tests import outside
 
 FOLDER = outside.GRAFANA / "prometheus"
 
@@ -31,6 +33,23 @@ def test_the_configuration_is_valid() -> None:
     assert "1 rule files found" in outside.run(
         "promtool", "check", "config", FOLDER / "prometheus.yml"
     )
+
+
+def test_the_commented_target_is_valid(tmp_path: Path) -> None:
+    """For applications that are scraped: with its signs taken away it is a job of its own, at the
+    host name that the compose file gives the machine."""
+    text = (FOLDER / "prometheus.yml").read_text(encoding="utf-8")
+    told, _, commented = text.partition("  # - job_name: shop")
+    assert commented
+    uncommented = ("  # - job_name: shop" + commented).replace("  # ", "  ")
+    (tmp_path / "prometheus.yml").write_text(told + uncommented, encoding="utf-8")
+    shutil.copy(FOLDER / "rules.yml", tmp_path)
+    outside.run("promtool", "check", "config", tmp_path / "prometheus.yml")
+    jobs = yaml.safe_load(told + uncommented)["scrape_configs"]
+    assert [job["job_name"] for job in jobs] == ["collector", "shop"]
+    compose = (outside.GRAFANA / "docker-compose.yml").read_text(encoding="utf-8")
+    for target in jobs[1]["static_configs"][0]["targets"]:
+        assert f"{target.partition(':')[0]}:host-gateway" in compose
 
 
 def test_the_rules_are_valid() -> None:

@@ -7,7 +7,7 @@ import re
 
 import yaml
 
-from tests.grafana import outside
+from tests import outside
 
 FOLDER = outside.GRAFANA / "provisioning"
 TEXT = (FOLDER / "datasources/datasources.yml").read_text(encoding="utf-8")

@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from asok_trace.core import finding
-from asok_trace.core import names as wire
 from grafana import names, queries
-from tests.grafana import outside
+from tests import outside
 
 RULES = yaml.safe_load((outside.GRAFANA / "prometheus/rules.yml").read_text(encoding="utf-8"))
 SOURCES = (outside.GRAFANA / "provisioning/datasources/datasources.yml").read_text(encoding="utf-8")
@@ -75,30 +74,3 @@ def test_no_id_is_a_label() -> None:
         assert selectors
         for selector in selectors:
             assert re.findall(r"(\w+)\s*[=!]", selector) == [names.LOKI_SERVICE]
-
-
-def test_places_are_read_from_what_findings_say() -> None:
-    """The expression that takes a finding's line apart, on a finding as it is told."""
-    told = str(
-        finding.Finding(
-            kind=finding.ORPHAN,
-            slug=finding.LOST,
-            message="a line at: no request",
-            callsite="shop/pay.py:12 charge",
-            origin="shop/views.py:3 pay",
-            thread="Thread-1",
-            task=None,
-            request_id="4bf9",
-            path="/pay",
-            count=3,
-            first_seen=0,
-            last_seen=1,
-            fix="use wrap",
-            key="lost:shop.pay.charge",
-        )
-    )
-    expr = next(query.expr for query in queries.logql() if query.panel == "Top places")
-    found = re.search(expr.split("`")[1], told)
-    assert found is not None
-    assert found.groupdict() == {"finding": "lost", "place": "shop/pay.py:12 charge"}
-    assert f'{names.LOGGER}="{wire.LOGGER}"' in expr

@@ -35,11 +35,11 @@ class Jaeger:
 
     def __init__(self, port: int, otlp_port: int) -> None:
         self.endpoint = f"http://127.0.0.1:{otlp_port}"
-        self._port = port
+        self.port = port
 
     def ask(self, path: str) -> Any:
         """What the API answers; nothing where it knows no such trace."""
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=WAIT_SECONDS)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=WAIT_SECONDS)
         try:
             connection.request("GET", path)
             response = connection.getresponse()

@@ -4,7 +4,12 @@ import random
 import socket
 from urllib.request import Request, urlopen
 
-OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+# What Prometheus 3 asks for, which takes names in any alphabet, dots included.
+OPENMETRICS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
 
 
 def free(count: int) -> int:

@@ -204,7 +204,7 @@ def test_a_chain_without_inject(exported: Lines, logger: logging.Logger) -> None
     ("level", "expected", "number"),
     [
         *((10, "DEBUG", 5), (20, "INFO", 9), (25, "Level 25", 12), (30, "WARN", 13)),
-        *((40, "ERROR", 17), (50, "FATAL", 21), (5, "Level 5", 4), (99, "Level 99", 24)),
+        *((40, "ERROR", 17), (50, "FATAL", 21), (6, "Level 6", 4), (99, "Level 99", 24)),
     ],
 )
 def test_the_standard_library(
