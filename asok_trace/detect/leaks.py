@@ -22,6 +22,7 @@ from asok_trace.core.callsite import (
 )
 from asok_trace.core.errors import Piece
 from asok_trace.core.finding import BLEED, FOREIGN, LATE, UNCLOSED
+from asok_trace.core.findings import Site
 from asok_trace.core.scope import Fields, Live, Scope
 from asok_trace.detect import remedy
 from asok_trace.detect.origin import SPAWNED, Origin
@@ -57,10 +58,9 @@ def late(line: Live | None) -> Live:
     return late_line
 
 
-def late_span(scope: Scope, name: str, frame: FrameType) -> tuple[str | None, int | None]:
-    """Note a span that was started in a closed scope; return the slug of what it is, if that is
-    reported, and the milliseconds since the end; None if it is not late. Never raises an
-    Exception."""
+def late_span(scope: Scope, name: str, frame: FrameType) -> tuple[Site | None, int | None]:
+    """Note a span that was started in a closed scope; return the finding, if it is reported, and
+    the milliseconds since the end; None if it is not late. Never raises an Exception."""
     if not scope._ended:
         return None, None
     milliseconds = _lateness(scope)
@@ -72,7 +72,7 @@ def _lateness(scope: Scope) -> int:
     return round((time.perf_counter() - scope._ended) * 1000)
 
 
-def _note_late(scope: Scope, frame: FrameType, what: str, milliseconds: int) -> str | None:
+def _note_late(scope: Scope, frame: FrameType, what: str, milliseconds: int) -> Site | None:
     if not settings.watching or not watching.working or findings.is_telling():
         return None
     try:
@@ -87,12 +87,12 @@ def _note_late(scope: Scope, frame: FrameType, what: str, milliseconds: int) -> 
     except Exception as error:
         watching.failed(error)
         return None
-    return None if site is None or site.ignored else LATE
+    return None if site is None or site.ignored else site
 
 
 def _add_late(
     scope: Scope, frame: FrameType, what: str, milliseconds: int, *, quietly: bool
-) -> findings.Site | None:
+) -> Site | None:
     running = task()
     work = remedy.written(short(outermost(frame).f_code.co_qualname))
     fix = (

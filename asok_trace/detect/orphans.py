@@ -90,9 +90,9 @@ def record(made: Any, frame: FrameType, *, deferred: bool = False) -> None:
         watching.failed(error)
 
 
-def span(name: str, frame: FrameType, *, has_parent: bool) -> str | None:
-    """Note a span that was started outside any request; return the slug of what it is, if it is
-    reported. Never raises an Exception.
+def span(name: str, frame: FrameType, *, has_parent: bool) -> Site | None:
+    """Note a span that was started outside any request; return the finding, if it is reported.
+    Never raises an Exception.
 
     Args:
         name: the span's.
@@ -106,7 +106,7 @@ def span(name: str, frame: FrameType, *, has_parent: bool) -> str | None:
     except Exception as error:
         watching.failed(error)
         return None
-    return None if site is None or site.ignored else site.slug
+    return None if site is None or site.ignored else site
 
 
 def _note(

@@ -43,16 +43,19 @@ def mark_span(span: trace.Span, site: findings.Site) -> None:
     if attributes.get(names.ATTRIBUTE_FINDING) == site.slug:
         return
     span.set_attribute(names.ATTRIBUTE_FINDING, site.slug)
+    span.add_event(names.FINDING_EVENT, about(site))
+
+
+def about(site: findings.Site) -> dict[str, str]:
+    """What is said of ``site`` on a span: in an event; or on the span itself, if that is what was
+    found."""
     found = site.finding()
-    span.add_event(
-        names.FINDING_EVENT,
-        {
-            names.ATTRIBUTE_FINDING: found.slug,
-            names.ATTRIBUTE_FINDING_KEY: found.key,
-            names.ATTRIBUTE_FINDING_CALLSITE: found.callsite,
-            names.ATTRIBUTE_FINDING_MESSAGE: found.message,
-        },
-    )
+    return {
+        names.ATTRIBUTE_FINDING: found.slug,
+        names.ATTRIBUTE_FINDING_KEY: found.key,
+        names.ATTRIBUTE_FINDING_CALLSITE: found.callsite,
+        names.ATTRIBUTE_FINDING_MESSAGE: found.message,
+    }
 
 
 def install() -> None:

@@ -16,6 +16,7 @@ from asok_trace.core.errors import Piece
 from asok_trace.core.scope import Fields, Scope
 from asok_trace.detect import leaks, orphans
 from asok_trace.frameworks import lookup
+from asok_trace.stamp import marks
 
 stamping: Final = Piece("stamping spans")
 
@@ -55,9 +56,9 @@ def _amiss(
     frame = sys._getframe(2)
     if scope is None:
         found = trace.get_current_span(parent).get_span_context()
-        slug = orphans.span(name, frame, has_parent=found.is_valid)
-        return None if slug is None else {names.ATTRIBUTE_FINDING: slug}
-    slug, milliseconds = leaks.late_span(scope, name, frame)
+        site = orphans.span(name, frame, has_parent=found.is_valid)
+        return None if site is None else marks.about(site)
+    site, milliseconds = leaks.late_span(scope, name, frame)
     attributes: dict[str, AttributeValue] = {
         names.ATTRIBUTES.get(key, key): value
         for key, value in scope.fresh().items()
@@ -65,8 +66,8 @@ def _amiss(
     }
     if milliseconds is not None:
         attributes[names.ATTRIBUTES[names.LATE_MS]] = milliseconds
-    if slug is not None:
-        attributes[names.ATTRIBUTE_FINDING] = slug
+    if site is not None:
+        attributes |= marks.about(site)
     return attributes
 
 

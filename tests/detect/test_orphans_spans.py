@@ -62,7 +62,8 @@ def test_a_span_with_no_request_behind_it(exported: InMemorySpanExporter) -> Non
     assert finding.callsite == f"{place('the span')} span"
     assert finding.message == "span 'work' started with no request behind it"
     attributes = [dict(span.attributes or {}) for span in exported.get_finished_spans()]
-    assert [one[FINDING] for one in attributes] == ["outside"] * 2
+    said = {f"{FINDING}.{fact}": getattr(finding, fact) for fact in ("key", "callsite", "message")}
+    assert attributes == [{FINDING: "outside", **said}] * 2
 
 
 def test_a_span_that_was_lost(exported: InMemorySpanExporter) -> None:
