@@ -43,7 +43,9 @@ def charge():
 
 @app.get("/cart")
 def cart():
-    threading.Thread(target=charge).start()
+    charging = threading.Thread(target=charge)
+    charging.start()
+    charging.join()
     return "cart"
 
 @app.get("/keep")
