@@ -130,7 +130,7 @@ def test_seeded_bugs(tmp_path: Path) -> None:
     assert lost["path"] == "GET /cart"
     assert "asok_trace.wrap(charge)" in lost["fix"]
     source = (tmp_path / "shop.py").read_text(encoding="utf-8").splitlines()
-    number = source.index("    threading.Thread(target=charge).start()") + 1
+    number = source.index("    charging.start()") + 1
     assert lost["origin"] == f"started at shop.py:{number} cart"
 
 
