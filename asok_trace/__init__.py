@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from asok_trace.assemble import instrument, setup
     from asok_trace.core.errors import ConfigError, LeakWarning, OrphanWarning
     from asok_trace.core.finding import Finding
-    from asok_trace.core.findings import assert_clean, findings, on_finding
+    from asok_trace.core.findings import assert_clean, findings
     from asok_trace.core.hooks import Handle
     from asok_trace.core.ignoring import ignore
     from asok_trace.core.scope import Scope
+    from asok_trace.core.telling import on_finding
     from asok_trace.frameworks.lookup import bind, current
     from asok_trace.gateway.unit import scope
     from asok_trace.keep.ring import report
@@ -91,7 +92,7 @@ _MODULES = {
     "ignore": "core.ignoring",
     "inject": "stamp.structlog",
     "instrument": "assemble",
-    "on_finding": "core.findings",
+    "on_finding": "core.telling",
     "propagate_threads": "propagate.threads",
     "report": "keep.ring",
     "scope": "gateway.unit",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from asok_trace.core import errors, findings, ignoring, settings
+from asok_trace.core import errors, findings, ignoring, settings, telling
 from asok_trace.core.scope import ACTIVE, SERVED
 from asok_trace.detect import holders, retained
 from asok_trace.frameworks import base
@@ -94,7 +94,7 @@ def clean() -> Iterator[None]:
     settings.set_default(settings.Settings())
     findings.clear()
     ignoring._rules.clear()
-    findings._listeners.clear()
+    telling._listeners.clear()
     structlog.reset_defaults()
     stamp_structlog._may_be_last, stamp_structlog._plain_chain = False, None
     structlog.contextvars.clear_contextvars()

@@ -55,7 +55,8 @@ def tell():
 
 
 def tell_later():
-    time.sleep(0.3)
+    while asok_trace.current() is not None:  # until the response is over
+        time.sleep(0.05)
     log.info("told later")
 
 

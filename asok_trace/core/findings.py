@@ -1,8 +1,8 @@
 """What was found: one `Finding` per kind and place, counted, bounded, told once.
 
 Detectors call `add` where something is new, and `Site.hit` where it is known. What they see reaches
-the log, the listeners and the spans from here. Text is kept, and the code of a place; never a
-request, a frame or an exception: a detector must not be the leak.
+the spans from here, and the log and the listeners by `telling`. Text is kept, and the code of a
+place; never a request, a frame or an exception: a detector must not be the leak.
 """
 
 import atexit
@@ -17,20 +17,14 @@ from functools import partial
 from types import CodeType
 from typing import Any, Final
 
-from asok_trace.core import names, records
-from asok_trace.core.errors import Piece
+from asok_trace.core import names, telling
 from asok_trace.core.finding import INFORMATIVE, KINDS, OUTSIDE, Finding
-from asok_trace.core.hooks import Handle
 from asok_trace.core.ignoring import is_ignored
-from asok_trace.core.scope import ACTIVE, Scope
+from asok_trace.core.scope import Scope
 from asok_trace.core.text import NAME_LIMIT, clean
 
 SITES: Final = 500
 """Places of one kind that are kept; what is found at further ones is counted."""
-LOGGED: Final = 100
-"""Places of one kind that are logged; further ones are in `findings()` only."""
-
-telling: Final = Piece("telling what was found", then="the next finding is tried again")
 
 
 class Site:
@@ -96,7 +90,6 @@ markers: list[Callable[[Site, Scope | None], None]] = []
 """Called whenever something is found, by whoever is affected, and with whose it is, if that is
 known; they never raise."""
 
-_listeners: list[Callable[[Finding], object]] = []
 _waiting: deque[Callable[[], None]] = deque(maxlen=SITES)
 
 
@@ -190,60 +183,8 @@ def add(
     return site
 
 
-class _Here(threading.local):
-    telling = False
-
-
-_here: Final = _Here()
-
-
-def is_telling() -> bool:
-    """Whether this thread is just telling a finding: what is logged for it is not looked at."""
-    return _here.telling
-
-
 def _tell(site: Site, rank: int) -> None:
-    before, _here.telling = _here.telling, True
-    try:
-        _log_and_call(site.finding(), rank)
-    finally:
-        _here.telling = before
-
-
-def _log_and_call(finding: Finding, rank: int) -> None:
-    if rank <= LOGGED:
-        level = logging.INFO if finding.slug in INFORMATIVE else logging.WARNING
-        try:
-            text = str(finding)
-            if rank == LOGGED:
-                text += (
-                    f"\n  This was the {LOGGED}th place of its kind: "
-                    f"see asok_trace.findings() for the others."
-                )
-            records.log(names.LOGGER, level, "%s", (text,), _facts(finding))
-        except Exception as error:
-            telling.failed(error)
-    for listener in list(_listeners):
-        try:
-            listener(finding)
-        except Exception as error:
-            _listeners[:] = [other for other in _listeners if other is not listener]
-            Piece(f"the on_finding callback {listener!r}", then="it is not called again").failed(
-                error
-            )
-
-
-def _facts(finding: Finding) -> dict[str, str]:
-    """The log fields of the line that tells ``finding``."""
-    facts = {
-        names.FINDING: finding.slug,
-        names.FINDING_KEY: finding.key,
-        names.FINDING_CALLSITE: finding.callsite,
-    }
-    # Told within a request it is that one's line. Else it is found by the request it came from.
-    if finding.request_id is not None and ACTIVE.get() is None:
-        facts[names.REQUEST_ID] = finding.request_id
-    return facts
+    telling.tell(site.finding(), rank)
 
 
 def later(tell: Callable[[], None]) -> None:
@@ -262,7 +203,7 @@ def settle() -> None:
         try:
             Context().run(tell)  # it has nothing to do with the request of whoever looks
         except Exception as error:
-            telling.failed(error)
+            telling.telling.failed(error)
 
 
 # What is put in to look once more before the findings are read: detectors that wait for something.
@@ -278,22 +219,6 @@ def findings() -> list[Finding]:
         look()
     settle()
     return [site.finding() for site in list(sites.values()) if not site.ignored]
-
-
-def on_finding(callback: Callable[[Finding], object]) -> Handle:
-    """Have ``callback`` called with each new `Finding`, once per kind and place, in the thread in
-    which it was found. One that raises is reported and not called again.
-
-    Returns:
-        A handle; ``handle.undo()`` takes the callback out.
-    """
-    _listeners.append(callback)
-
-    def undo() -> None:
-        if callback in _listeners:
-            _listeners.remove(callback)
-
-    return Handle(undo)
 
 
 def assert_clean(*, outside: bool = False) -> None:
@@ -356,7 +281,7 @@ def tell_totals() -> None:
                 totals(),
             )
     except Exception as error:
-        telling.failed(error)
+        telling.telling.failed(error)
 
 
 atexit.register(tell_totals)

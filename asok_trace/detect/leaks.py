@@ -24,6 +24,7 @@ from asok_trace.core.errors import Piece
 from asok_trace.core.finding import BLEED, FOREIGN, LATE, UNCLOSED
 from asok_trace.core.findings import Site
 from asok_trace.core.scope import Fields, Live, Scope
+from asok_trace.core.telling import is_telling
 from asok_trace.detect import remedy
 from asok_trace.detect.origin import SPAWNED, Origin
 from asok_trace.detect.orphans import task
@@ -73,7 +74,7 @@ def _lateness(scope: Scope) -> int:
 
 
 def _note_late(scope: Scope, frame: FrameType, what: str, milliseconds: int) -> Site | None:
-    if not settings.watching or not watching.working or findings.is_telling():
+    if not settings.watching or not watching.working or is_telling():
         return None
     try:
         frame = speaker(frame)

@@ -10,6 +10,7 @@ from asok_trace.core.callsite import in_program, module, outermost, short, speak
 from asok_trace.core.errors import Piece
 from asok_trace.core.finding import LOST, OUTSIDE, STARTUP
 from asok_trace.core.findings import Site
+from asok_trace.core.telling import is_telling
 from asok_trace.detect import remedy
 from asok_trace.detect.origin import SPAWNED, Origin
 
@@ -143,7 +144,7 @@ def _note(
     if findings.full(slug):
         findings.count(slug)
         return None
-    if findings.is_telling():  # a callback's own lines
+    if is_telling():  # a callback's own lines
         return None
     # Text alone is looked at: anything else might run code of the program's to become some.
     quoted = text.clean(said, _SAID_LIMIT) if isinstance(said, str) else type(said).__name__

@@ -16,7 +16,7 @@ from asok_trace.frameworks import base
 def ran(context: Context | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call ``function`` in ``context``; what it raises is explained, as it passes."""
     try:
-        return context.run(function, *args, **kwargs)  # type: ignore[union-attr]
+        return context.run(function, *args, **kwargs)  # type: ignore[union-attr]  # None only once run
     except Exception as error:
         explain.passing(error, base.complaints, context)
         context = None  # an exception holds this frame

@@ -55,6 +55,7 @@ class Outgoing:
         attempted(watching, self._watched.ended)
 
     def _shut_down(self, timeout_millis: int) -> None:
+        """As the SDK does it, which each of them has a way of its own for."""
         raise NotImplementedError
 
 

@@ -27,4 +27,4 @@ class SpanQueue(Queue, BatchSpanProcessor):
         if hasattr(self, "_batch_processor"):
             super()._shut_down(timeout_millis)
         else:  # SDKs before 1.34: an attempt lasts as long as the exporter's timeout
-            BatchSpanProcessor.shutdown(self)  # type: ignore[no-untyped-call]
+            BatchSpanProcessor.shutdown(self)  # type: ignore[no-untyped-call]  # the SDK's

@@ -45,7 +45,7 @@ class Showing:
     def __init__(self, last: Callable[..., Any]) -> None:
         self.last = last
 
-    def __call__(self, logger: Any, method_name: str, event: Event) -> Any:  # noqa: D102
+    def __call__(self, logger: Any, method_name: str, event: Event) -> Any:  # noqa: D102  # the interface
         if take is not None:
             take(logger, method_name, event)
         return self.last(logger, method_name, event)

@@ -13,7 +13,7 @@ import pytest
 
 import asok_trace
 from asok_trace import Finding, config
-from asok_trace.core import errors, findings, settings
+from asok_trace.core import errors, findings, settings, telling
 from asok_trace.core.finding import LATE, LOST, OUTSIDE, STARTUP
 from asok_trace.core.findings import SITES, Site
 
@@ -140,14 +140,14 @@ def test_a_handler_that_raises(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_after_a_hundred_places_of_a_kind_the_log_is_silent(told: list[tuple[int, str]]) -> None:
     """The hundredth says so; another kind is logged; all are in ``findings()``."""
-    for number in range(findings.LOGGED + 5):
+    for number in range(telling.LOGGED + 5):
         found(name=f"place{number}")
     texts = [text for _, text in told]
-    assert len(texts) == findings.LOGGED
+    assert len(texts) == telling.LOGGED
     assert "100th place of its kind" in texts[-1]
     found(LATE)
-    assert len(told) == findings.LOGGED + 1
-    assert len(asok_trace.findings()) == findings.LOGGED + 6
+    assert len(told) == telling.LOGGED + 1
+    assert len(asok_trace.findings()) == telling.LOGGED + 6
 
 
 def test_what_is_found_quietly_is_counted() -> None:
@@ -174,14 +174,14 @@ def test_telling_is_seen_by_its_own_thread_alone() -> None:
     seen: list[bool] = []
 
     def callback(_: Finding) -> None:
-        thread = threading.Thread(target=lambda: seen.append(findings.is_telling()))
-        seen.append(findings.is_telling())
+        thread = threading.Thread(target=lambda: seen.append(telling.is_telling()))
+        seen.append(telling.is_telling())
         thread.start()
         thread.join()
 
     asok_trace.on_finding(callback)
     found()
-    assert [*seen, findings.is_telling()] == [True, False, False]
+    assert [*seen, telling.is_telling()] == [True, False, False]
 
 
 # Bounds.
@@ -366,9 +366,9 @@ def test_a_fault_while_settling_is_contained(told: list[tuple[int, str]]) -> Non
     findings.later(fail)
     findings.later(lambda: found() and None)
     assert len(asok_trace.findings()) == 1
-    assert not findings.telling.working
+    assert not telling.telling.working
     assert any("LookupError('ours')" in text for _, text in told)
-    assert findings.telling in errors.PIECES
+    assert telling.telling in errors.PIECES
 
 
 AT_EXIT = """

@@ -16,30 +16,10 @@ from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+from tests.jaeger.server import configuration
 from tests.outside import GRAFANA, program
 
 SECONDS = 60
-
-_JAEGER = """
-extensions:
-  jaeger_storage:
-    backends:
-      memory:
-        memory: {{max_traces: 1000}}
-  jaeger_query:
-    storage: {{traces: memory}}
-    http: {{endpoint: 127.0.0.1:{http}}}
-    grpc: {{endpoint: 127.0.0.1:{unused}}}
-receivers:
-  otlp: {{protocols: {{grpc: {{endpoint: 127.0.0.1:{grpc}}}}}}}
-exporters:
-  jaeger_storage_exporter: {{trace_storage: memory}}
-service:
-  extensions: [jaeger_storage, jaeger_query]
-  telemetry: {{metrics: {{level: none}}}}
-  pipelines:
-    traces: {{receivers: [otlp], exporters: [jaeger_storage_exporter]}}
-"""
 
 
 def free_ports(count: int) -> list[int]:
@@ -92,12 +72,12 @@ class Stack:
     """Where everything is."""
 
     def __init__(self) -> None:
-        ports = free_ports(9)
+        ports = free_ports(8)
         self.otlp, self.grpc, self.metrics, self.jaeger_grpc = ports[:4]
         self.jaeger, self.loki, self.prometheus = (
             f"http://127.0.0.1:{port}" for port in ports[4:7]
         )
-        self.unused = ports[7:]
+        self.unused = ports[7]
 
     @property
     def endpoint(self) -> str:
@@ -143,8 +123,8 @@ def started(folder: Path, collector: str = "collector.yml", **environment: str) 
     http = {
         name: getattr(stack, name).rsplit(":", 1)[1] for name in ("jaeger", "loki", "prometheus")
     }
-    (folder / "jaeger.yml").write_text(
-        _JAEGER.format(http=http["jaeger"], grpc=stack.jaeger_grpc, unused=stack.unused[0])
+    (folder / "jaeger.json").write_text(
+        configuration(int(http["jaeger"]), stack.jaeger_grpc, "grpc")
     )
     text = (GRAFANA / "loki/loki.yml").read_text(encoding="utf-8")
     text = text.replace(": /loki", f": {folder}/loki").replace("3100", http["loki"])
@@ -162,12 +142,12 @@ def started(folder: Path, collector: str = "collector.yml", **environment: str) 
         **environment,
     }
     with (
-        running(folder, jaeger, "--config", folder / "jaeger.yml"),
+        running(folder, jaeger, "--config", folder / "jaeger.json"),
         running(
             folder,
             *(loki, f"-config.file={folder}/loki.yml"),
             *("-server.http-listen-address=127.0.0.1", "-server.grpc-listen-address=127.0.0.1"),
-            f"-server.grpc-listen-port={stack.unused[1]}",
+            f"-server.grpc-listen-port={stack.unused}",
         ),
         running(folder, jaeger, "--config", GRAFANA / "collector" / collector, **variables),
         running(

@@ -31,8 +31,9 @@ def started(where: Path, otlp_port: int | None = None) -> Iterator[Jaeger]:
         process.stop(signal.SIGKILL)  # asked to end it waits for ten seconds
 
 
-def configuration(port: int, otlp_port: int) -> str:
-    """What Jaeger is without a configuration, as far as it is needed here, on these ports."""
+def configuration(port: int, otlp_port: int, protocol: str = "http") -> str:
+    """What Jaeger is without a configuration, as far as it is needed here, on these ports; spans
+    are taken in by OTLP over ``protocol``."""
     return json.dumps(
         {
             "service": {
@@ -50,7 +51,9 @@ def configuration(port: int, otlp_port: int) -> str:
                     "grpc": {"endpoint": "127.0.0.1:0"},
                 },
             },
-            "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"127.0.0.1:{otlp_port}"}}}},
+            "receivers": {
+                "otlp": {"protocols": {protocol: {"endpoint": f"127.0.0.1:{otlp_port}"}}}
+            },
             "exporters": {"jaeger_storage_exporter": {"trace_storage": "memory"}},
         }
     )
